@@ -14,16 +14,17 @@ from typing import Literal, Protocol
 from driver.errors import PermanentError, RetryableError
 
 State = Literal["prepared", "attaching", "attached", "detaching"]
-"""prepared: at home. attaching, detaching: an intent is written, the kernel may show either side. attached: in the pod."""
+"""prepared: at home; attached: in the pod; attaching, detaching: an intent is written, it may be on either side."""
 
 
 @dataclass(frozen=True, slots=True)
 class HomeState:
-    """The netdev as it was in the node's network namespace, to be restored: name, MAC (``02:…``), MTU in bytes."""
+    """The netdev as it was in the node's network namespace, to be restored; MTU in bytes, `up` is its IFF_UP flag."""
 
     name: str
     mac: str
     mtu: int
+    up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +105,13 @@ class AttachmentGoneError(PermanentError):
 
 
 class AttachmentStore(Protocol):
-    """The node's durable memory of attachments; the ledger implements it. Every method may be called from any thread.
+    """The node's durable memory of attachments; the ledger implements it. Any thread may call any method.
 
     A method that writes is one transaction over all rows that it is given, and returns when that is durable.
     """
 
     def for_pod(self, pod_uid: str) -> list[Attachment]:
-        """All attachments of the claims reserved for the pod, by claim name, then result order; other pods' too.
+        """All attachments of the claims reserved for the pod, by claim, then result order, other pods' too.
 
         Called for every pod on the node, claims or not: one indexed read.
         """
