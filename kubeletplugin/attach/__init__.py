@@ -1,1 +1,1 @@
-"""The pod's side: a prepared NIC moves into the pod's network namespace when the runtime calls CNI, and home again."""
+"""The pod's side of a NIC: it moves into the pod's network namespace at CNI ADD, and home at DEL."""

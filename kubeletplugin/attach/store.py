@@ -14,12 +14,12 @@ from typing import Literal, Protocol
 from driver.errors import PermanentError, RetryableError
 
 State = Literal["prepared", "attaching", "attached", "detaching"]
-"""prepared: at home; attached: in the pod; attaching, detaching: an intent is written, it may be on either side."""
+"""prepared: at home; attached: in the pod; attaching, detaching: an intent is written, it may be anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class HomeState:
-    """The netdev as it was in the node's network namespace, to be restored; MTU in bytes, `up` is its IFF_UP flag."""
+    """The netdev as it was in the node's network namespace. MTU in bytes; `up` is its IFF_UP flag."""
 
     name: str
     mac: str
