@@ -1,0 +1,1 @@
+"""The host shim of the CNI plugin, and its installer."""

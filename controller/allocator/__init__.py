@@ -1,0 +1,1 @@
+"""The search: claims and free devices in, an allocation or the reason why not out."""

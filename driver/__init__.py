@@ -1,0 +1,1 @@
+"""What a node has and how near its parts are."""

@@ -1,0 +1,1 @@
+"""Stand-in hardware, rendered below the probes."""

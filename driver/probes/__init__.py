@@ -1,0 +1,1 @@
+"""Sources of hardware facts, one module each."""

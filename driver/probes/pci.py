@@ -1,0 +1,131 @@
+"""PCI functions of GPUs and NICs, and the way from the root complex down to each, from sysfs.
+
+The layout is the kernel's (Documentation/ABI/testing/sysfs-bus-pci): ``bus/pci/devices/<address>`` links to
+``devices/pci<domain>:<bus>/<root port>/…/<address>``, whose path components are the bridges.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from driver.devices import Place, pci_address, pci_order
+from driver.probes.sysfs import SysfsReader
+from driver.topology import place
+
+_ROOT_COMPLEX = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
+_VIRTFN = re.compile(r"virtfn(\d+)")
+
+_NVIDIA = "10de"
+_NETWORK_CLASSES = {0x0200, 0x0207}  # Ethernet; InfiniBand
+_GPU_CLASSES = {0x0300, 0x0302}  # VGA; 3D controller
+_INFINIBAND_CLASS = 0x0207
+
+
+@dataclass(frozen=True, slots=True)
+class PciFunction:
+    """One PCI function: `class_code` without the programming interface byte, IDs as four hex digits."""
+
+    address: str
+    class_code: int
+    vendor: str
+    device: str
+    place: Place
+    driver: str | None = None
+    iommu_group: int | None = None
+    physfn: str | None = None
+    virtfns: tuple[tuple[int, str], ...] = ()
+    sriov_total_vfs: int = 0
+    sriov_num_vfs: int = 0
+
+    @property
+    def is_gpu(self) -> bool:
+        """An NVIDIA display function (NVSwitches are bridges and do not count)."""
+        return self.vendor == _NVIDIA and self.class_code in _GPU_CLASSES
+
+    @property
+    def is_nic(self) -> bool:
+        """A network function, physical or virtual."""
+        return self.class_code in _NETWORK_CLASSES
+
+    @property
+    def is_infiniband(self) -> bool:
+        """The function says by its class that it speaks InfiniBand."""
+        return self.class_code == _INFINIBAND_CLASS
+
+
+class PciProbe:
+    """Reads the GPUs and NICs on the PCI bus below a sysfs root."""
+
+    def __init__(self, sysfs: Path) -> None:
+        self._sysfs = SysfsReader(sysfs)
+
+    def read(self) -> dict[str, PciFunction]:
+        """GPU and NIC functions by PCI address, in PCI order. One that vanishes meanwhile is not there."""
+        found: dict[str, PciFunction] = {}
+        for name in self._sysfs.names("bus/pci/devices"):
+            try:
+                address = pci_address(name)
+            except ValueError:
+                self._sysfs.complain(self._sysfs.root / "bus/pci/devices" / name, "is no PCI address")
+                continue
+            function = self._function(address, self._sysfs.root / "bus/pci/devices" / name)
+            if function is not None and (function.is_gpu or function.is_nic):
+                found[address] = function
+        return dict(sorted(found.items(), key=lambda item: pci_order(item[0])))
+
+    def _function(self, address: str, link: Path) -> PciFunction | None:
+        reader = self._sysfs
+        class_code = reader.integer(link / "class", base=16)
+        if class_code is None or (class_code >> 8) not in _NETWORK_CLASSES | _GPU_CLASSES:
+            return None
+        vendor = reader.integer(link / "vendor", base=16)
+        device = reader.integer(link / "device", base=16)
+        if vendor is None or device is None:
+            return None
+        iommu_group = reader.link_name(link / "iommu_group")
+        return PciFunction(
+            address=address,
+            class_code=class_code >> 8,
+            vendor=f"{vendor:04x}",
+            device=f"{device:04x}",
+            place=self._place(link),
+            driver=reader.link_name(link / "driver"),
+            iommu_group=int(iommu_group) if iommu_group is not None and iommu_group.isdecimal() else None,
+            physfn=reader.pci_link(link / "physfn"),
+            virtfns=self._virtfns(link),
+            sriov_total_vfs=reader.integer(link / "sriov_totalvfs", optional=True) or 0,
+            sriov_num_vfs=reader.integer(link / "sriov_numvfs", optional=True) or 0,
+        )
+
+    def _place(self, link: Path) -> Place:
+        numa_node = self._sysfs.integer(link / "numa_node")
+        if numa_node is not None and numa_node < 0:  # -1: the firmware does not say
+            numa_node = None
+        parts = Path(os.path.realpath(link)).parts
+        root_index = next((i for i, part in enumerate(parts) if _ROOT_COMPLEX.fullmatch(part)), None)
+        if root_index is None:
+            self._sysfs.complain(link, "leads to no PCI root complex (pci<domain>:<bus>)")
+            return Place(numa_node=numa_node)
+        bridges = []
+        for part in parts[root_index + 1 : -1]:
+            try:
+                bridges.append(pci_address(part))
+            except ValueError:  # a nested domain's own host bridge (VMD) is no bridge that devices share
+                continue
+        return place(parts[root_index], bridges, numa_node)
+
+    def _virtfns(self, link: Path) -> tuple[tuple[int, str], ...]:
+        found = []
+        try:
+            entries = os.listdir(link)
+        except OSError:
+            return ()
+        for entry in entries:
+            match = _VIRTFN.fullmatch(entry)
+            address = self._sysfs.pci_link(link / entry) if match else None
+            if match and address is not None:
+                found.append((int(match[1]), address))
+        return tuple(sorted(found))

@@ -1,0 +1,68 @@
+"""RDMA devices and their character devices, from sysfs.
+
+``class/infiniband/<name>/device`` links to the PCI function; ``class/infiniband_verbs/uverbs*`` and
+``class/infiniband_mad/umad*`` name their RDMA device in ``ibdev`` (Documentation/ABI/stable/sysfs-class-infiniband).
+``issm*`` is left out on purpose: whoever opens it becomes a subnet manager.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from driver.devices import RdmaDevice
+from driver.probes.sysfs import SysfsReader
+
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) Gb/sec")
+_CONNECTION_MANAGER = "rdma_cm"
+
+
+class RdmaProbe:
+    """Reads the RDMA devices below a sysfs root."""
+
+    def __init__(self, sysfs: Path) -> None:
+        self._sysfs = SysfsReader(sysfs)
+
+    def read(self) -> dict[str, RdmaDevice]:
+        """RDMA devices by PCI address; soft RDMA (no PCI function) is left out.
+
+        Character devices are names under /dev: ``infiniband/uverbs0``, ``infiniband/umad0``, and ``infiniband/rdma_cm``,
+        which all share.
+        """
+        reader = self._sysfs
+        char_devices = self._char_devices()
+        shared = (
+            (f"infiniband/{_CONNECTION_MANAGER}",) if _CONNECTION_MANAGER in reader.names("class/misc") else ()
+        )
+        found: dict[str, RdmaDevice] = {}
+        for name in reader.names("class/infiniband"):
+            directory = reader.root / "class/infiniband" / name
+            address = reader.pci_link(directory / "device")
+            if address is None:
+                continue
+            port = directory / "ports/1"
+            found[address] = RdmaDevice(
+                name=name,
+                link_layer=reader.text(port / "link_layer") or "",
+                char_devices=(*char_devices.get(name, ()), *shared),
+                rate_bits_per_second=self._rate(port / "rate"),
+            )
+        return found
+
+    def _char_devices(self) -> dict[str, tuple[str, ...]]:
+        by_device: defaultdict[str, list[str]] = defaultdict(list)
+        for kind, prefix in (("infiniband_verbs", "uverbs"), ("infiniband_mad", "umad")):
+            for name in self._sysfs.names(f"class/{kind}"):
+                if not name.startswith(prefix):
+                    continue  # abi_version, issm*
+                device = self._sysfs.text(self._sysfs.root / "class" / kind / name / "ibdev")
+                if device:
+                    by_device[device].append(f"infiniband/{name}")
+        return {device: tuple(names) for device, names in by_device.items()}
+
+    def _rate(self, path: Path) -> int:
+        """Bits per second from a text such as ``400 Gb/sec (4X NDR)``; 0 if unknown."""
+        text = self._sysfs.text(path, optional=True)
+        match = _RATE.match(text) if text else None
+        return round(float(match[1]) * 1e9) if match else 0

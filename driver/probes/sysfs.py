@@ -1,0 +1,79 @@
+"""Reading sysfs without ever falling over it.
+
+Hardware disappears between a listing and a read, firmware writes nonsense, and kernels leave files out. Each such thing
+is one log line that names the path (once for each reader, since probes run again and again), and the value None.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from driver.devices import pci_address
+
+log = logging.getLogger(__name__)
+
+
+class SysfsReader:
+    """Reads attribute files below one sysfs root, which may be a rendered tree."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._said: set[str] = set()
+
+    def names(self, relative: str) -> list[str]:
+        """Sorted entries of a directory; empty where there is none (a class nobody has registered)."""
+        try:
+            return sorted(os.listdir(self.root / relative))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self.complain(self.root / relative, str(error.strerror))
+            return []
+
+    def text(self, path: Path, *, optional: bool = False) -> str | None:
+        """The file's text, stripped; None if it cannot be read. A missing optional file is not worth a word."""
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            if not optional:
+                self.complain(path, "is missing")
+        except (OSError, UnicodeDecodeError) as error:
+            # Optional attributes of a device that is down answer EINVAL (speed, rate), which says nothing new.
+            if not optional:
+                self.complain(path, f"cannot be read: {error}")
+        return None
+
+    def integer(self, path: Path, *, base: int = 10, optional: bool = False) -> int | None:
+        """The file's number; None if missing or no number."""
+        text = self.text(path, optional=optional)
+        if text is None:
+            return None
+        try:
+            return int(text, base)
+        except ValueError:
+            self.complain(path, f"says {text[:40]!r}, which is no number")
+            return None
+
+    def link_name(self, path: Path) -> str | None:
+        """Last part of a symbolic link's target (``driver`` → ``mlx5_core``); None if there is no link."""
+        try:
+            return Path(os.readlink(path)).name
+        except OSError:
+            return None
+
+    def pci_link(self, path: Path) -> str | None:
+        """PCI address that a link (``device``, ``physfn``, ``virtfn3``) points at; None for another bus or no link."""
+        name = self.link_name(path)
+        try:
+            return pci_address(name) if name is not None else None
+        except ValueError:
+            return None
+
+    def complain(self, path: Path, what: str) -> None:
+        """Log one line about a path, the first time only."""
+        line = f"{path} {what}"
+        if line not in self._said:
+            self._said.add(line)
+            log.warning("sysfs: %s", line)

@@ -1,0 +1,1 @@
+"""The node's half: prepare, publish, attach."""
