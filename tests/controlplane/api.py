@@ -1,0 +1,76 @@
+"""Just enough of the Kubernetes API for putting a cluster together: JSON over one TLS connection, no process
+per question.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.controlplane.errors import ControlPlaneError
+from tests.controlplane.pki import Certificate
+
+
+class ApiError(ControlPlaneError):
+    """The API server said no; `status` is the HTTP status."""
+
+    def __init__(self, method: str, path: str, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(f"{method} {path}: {status} {message}")
+
+
+class Api:
+    """A client with the administrator's certificate. Not for several threads at once."""
+
+    def __init__(self, server: str, certificate_authority: Path, client: Certificate) -> None:
+        address = urlsplit(server)
+        context = ssl.create_default_context(cafile=str(certificate_authority))
+        context.load_cert_chain(client.certificate, client.key)
+        self._connection = http.client.HTTPSConnection(
+            address.hostname or "", address.port, context=context, timeout=10
+        )
+
+    def get(self, path: str) -> Any:
+        """The object at `path`, decoded. Raises ApiError, or OSError when nobody answers."""
+        return self.request("GET", path)
+
+    def post(self, path: str, body: object) -> Any:
+        """Creates an object and returns it as stored."""
+        return self.request("POST", path, body)
+
+    def delete(self, path: str) -> Any:
+        """Deletes the object, or the collection, at `path`."""
+        return self.request("DELETE", path)
+
+    def request(
+        self, method: str, path: str, body: object = None, content_type: str = "application/json"
+    ) -> Any:
+        """One request; an answer that is not JSON (as of /readyz) is returned as text."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": content_type, "Accept": "application/json"}
+        try:
+            self._connection.request(method, path, data, headers)
+            response = self._connection.getresponse()
+            text = response.read().decode(errors="replace")
+        except http.client.HTTPException as error:
+            self.close()
+            raise ConnectionError(f"{method} {path}: {error!r}") from error
+        except OSError:
+            self.close()
+            raise
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            answer = text
+        if response.status >= 400:
+            message = answer.get("message", text) if isinstance(answer, dict) else text
+            raise ApiError(method, path, response.status, message)
+        return answer
+
+    def close(self) -> None:
+        """Lets the connection go; the next request opens another."""
+        self._connection.close()
