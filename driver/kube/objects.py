@@ -253,6 +253,10 @@ class OpaqueConfig(Wire, frozen=True, kw_only=True):
     driver: str
     parameters: msgspec.Raw
 
+    def __post_init__(self) -> None:
+        """Copy the parameters: a `Raw` would keep the whole answer that it was cut from in memory."""
+        msgspec.structs.force_setattr(self, "parameters", self.parameters.copy())
+
 
 class DeviceClaimConfig(Wire, frozen=True, kw_only=True):
     """spec.devices.config[] of a claim."""

@@ -1,0 +1,331 @@
+"""One Kubernetes API client: set-up and transport by the official client, bytes by msgspec.
+
+The official client's models cost some twenty times the decoding and drop what they do not know. So only its
+lower half is used: it reads kubeconfig or the pod's service account, refreshes tokens, and makes the urllib3
+pool; requests and answers are raw bytes here.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+import urllib3
+
+from driver.errors import (
+    ConfigError,
+    KubeConflictError,
+    KubeError,
+    KubeGoneError,
+    KubeNotFoundError,
+    KubeRefusedError,
+    KubeUnavailableError,
+)
+
+T = TypeVar("T")
+PatchKind = Literal["merge", "json", "apply"]
+
+_CONTENT_TYPES: Mapping[PatchKind, str] = {
+    "merge": "application/merge-patch+json",
+    "json": "application/json-patch+json",
+    "apply": "application/apply-patch+yaml",
+}
+_PAGE_SIZE = 1000
+# A peer that vanished without a word is noticed after 15 + 3 × 5 s, also on a silent watch.
+_SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
+
+
+class _ListMeta(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class _List(msgspec.Struct, Generic[T]):
+    metadata: _ListMeta
+    items: list[T] | None = None
+
+
+class _Status(msgspec.Struct):
+    message: str = ""
+    reason: str = ""
+    code: int = 0
+
+
+class _RawWatchEvent(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent(Generic[T]):
+    """One change; kind is ADDED, MODIFIED, DELETED or BOOKMARK (of whose object only the version counts)."""
+
+    kind: str
+    object: T
+
+
+class WatchStream(Generic[T]):
+    """Iterates over a watch's events until the server ends it or `close` is called, from any thread."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse, decoder: msgspec.json.Decoder[T]) -> None:
+        self._response = response
+        self._decoder = decoder
+        self._closed = threading.Event()
+
+    def __iter__(self) -> Iterator[WatchEvent[T]]:
+        """Yield events.
+
+        Raises:
+            KubeGoneError: the version is too old; list again.
+            KubeUnavailableError: the connection broke.
+        """
+        envelope = msgspec.json.Decoder(_RawWatchEvent)
+        pending = b""
+        try:
+            for chunk in self._response.stream(2**16):
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    if line:
+                        event = envelope.decode(line)
+                        if event.type == "ERROR":
+                            raise _error_from(msgspec.json.decode(event.object, type=_Status), "watch")
+                        yield WatchEvent(event.type, self._decoder.decode(event.object))
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            if isinstance(error, msgspec.MsgspecError):
+                raise
+            if not self._closed.is_set():
+                raise KubeUnavailableError(f"watch broke: {error}", status=0) from error
+        finally:
+            self._response.close()
+
+    def close(self) -> None:
+        """End the iteration; a reader blocked in it wakes up."""
+        self._closed.set()
+        try:
+            self._response.shutdown()
+        except (OSError, ValueError, RuntimeError, AttributeError):
+            self._response.close()
+
+
+class KubeClient:
+    """Thread-safe; paths are those of `driver.kube.paths`, objects those of `driver.kube.objects`."""
+
+    def __init__(self, configuration: Any, *, user_agent: str, timeout_seconds: float = 10.0) -> None:
+        """Wrap a `kubernetes.client.Configuration`; see `load`."""
+        from kubernetes.client.rest import RESTClientObject
+
+        configuration.socket_options = _SOCKET_OPTIONS
+        self._configuration = configuration
+        self._host: str = configuration.host.rstrip("/")
+        self._pool: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
+        self._timeout = urllib3.Timeout(connect=min(timeout_seconds, 5.0), read=timeout_seconds)
+        self._headers = {"User-Agent": user_agent, "Accept": "application/json"}
+        self._decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+    @classmethod
+    def load(
+        cls, kubeconfig: Path | None = None, *, user_agent: str, timeout_seconds: float = 10.0
+    ) -> KubeClient:
+        """Configure from the file given, else from $KUBECONFIG, else from the pod's service account.
+
+        Raises:
+            ConfigError: none of them is there, or it cannot be read.
+        """
+        from kubernetes import config
+        from kubernetes.client.configuration import Configuration
+
+        configuration = Configuration()
+        path = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG", "")
+        try:
+            if path:
+                config.load_kube_config(config_file=path, client_configuration=configuration)  # type: ignore[no-untyped-call]
+            else:
+                config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except (config.ConfigException, OSError) as error:
+            where = f"kubeconfig {path}" if path else "service account (no --kubeconfig, no $KUBECONFIG)"
+            raise ConfigError(f"{where}: {error}") from error
+        return cls(configuration, user_agent=user_agent, timeout_seconds=timeout_seconds)
+
+    def get(self, path: str, type: type[T]) -> T:
+        """Read one object.
+
+        Raises:
+            KubeNotFoundError: there is none.
+            KubeError: any other refusal.
+        """
+        return self._decoder(type).decode(self._call("GET", path))
+
+    def list(
+        self, path: str, type: type[T], *, field_selector: str = "", label_selector: str = ""
+    ) -> tuple[list[T], str]:
+        """Read all objects, page by page, and the resource version to watch from.
+
+        Raises:
+            KubeGoneError: the pages grew too old meanwhile; list again.
+            KubeError: any other refusal.
+        """
+        items: list[T] = []
+        query = {"limit": str(_PAGE_SIZE), **_selectors(field_selector, label_selector)}
+        while True:
+            page = self._decoder(_List[type]).decode(self._call("GET", path, query=query))  # type: ignore[valid-type]
+            items.extend(page.items or ())
+            if not page.metadata.continue_:
+                return items, page.metadata.resource_version
+            query["continue"] = page.metadata.continue_
+
+    def create(self, path: str, obj: object, type: type[T]) -> T:
+        """POST an object.
+
+        Raises:
+            KubeConflictError: it exists.
+            KubeError: any other refusal.
+        """
+        return self._decoder(type).decode(self._call("POST", path, body=msgspec.json.encode(obj)))
+
+    def update(self, path: str, obj: object, type: type[T]) -> T:
+        """PUT an object that is wholly ours.
+
+        Raises:
+            KubeConflictError: its resourceVersion is not the newest.
+            KubeError: any other refusal.
+        """
+        return self._decoder(type).decode(self._call("PUT", path, body=msgspec.json.encode(obj)))
+
+    def patch(
+        self, path: str, body: object, type: type[T], *, kind: PatchKind = "merge", field_manager: str = ""
+    ) -> T:
+        """PATCH an object; with `metadata.resourceVersion` in a merge patch it is an optimistic lock.
+
+        Raises:
+            KubeConflictError: the resourceVersion given is not the newest.
+            KubeError: any other refusal.
+        """
+        query = {"fieldManager": field_manager} if field_manager else {}
+        raw = self._call(
+            "PATCH", path, query=query, body=msgspec.json.encode(body), content_type=_CONTENT_TYPES[kind]
+        )
+        return self._decoder(type).decode(raw)
+
+    def delete(self, path: str, *, uid: str = "", resource_version: str = "") -> None:
+        """DELETE an object, if given only that very one.
+
+        Raises:
+            KubeNotFoundError: there is none.
+            KubeConflictError: it is another one than named.
+            KubeError: any other refusal.
+        """
+        wanted = {"uid": uid, "resourceVersion": resource_version}
+        preconditions = {key: value for key, value in wanted.items() if value}
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+        self._call("DELETE", path, body=msgspec.json.encode(body))
+
+    def watch(
+        self,
+        path: str,
+        type: type[T],
+        *,
+        resource_version: str,
+        field_selector: str = "",
+        label_selector: str = "",
+        timeout_seconds: int = 300,
+    ) -> WatchStream[T]:
+        """Open a watch, with bookmarks; the server ends it after `timeout_seconds`.
+
+        Raises:
+            KubeGoneError: the version is too old; list again.
+            KubeError: any other refusal.
+        """
+        query = {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(timeout_seconds),
+            **_selectors(field_selector, label_selector),
+        }
+        timeout = urllib3.Timeout(connect=5.0, read=timeout_seconds + 30.0)
+        response = self._request("GET", path, query=query, timeout=timeout, stream=True)
+        return WatchStream(response, self._decoder(type))
+
+    def close(self) -> None:
+        """Close idle connections; watches end with their streams."""
+        self._pool.clear()
+
+    def _decoder(self, type: type[T]) -> msgspec.json.Decoder[T]:
+        decoder = self._decoders.get(type)
+        if decoder is None:
+            decoder = self._decoders[type] = msgspec.json.Decoder(type)
+        return decoder
+
+    def _call(self, method: str, path: str, **kwargs: Any) -> bytes:
+        return self._request(method, path, **kwargs).data
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        content_type: str = "application/json",
+        timeout: urllib3.Timeout | None = None,
+        stream: bool = False,
+    ) -> urllib3.BaseHTTPResponse:
+        headers = dict(self._headers)
+        for auth in self._configuration.auth_settings().values():
+            headers[auth["key"]] = auth["value"]
+        if body is not None:
+            headers["Content-Type"] = content_type
+        url = f"{self._host}{path}?{urlencode(query)}" if query else f"{self._host}{path}"
+        try:
+            response = self._pool.request(
+                method,
+                url,
+                body=body,
+                headers=headers,
+                timeout=timeout or self._timeout,
+                # A pooled connection may have died while idle: reading again does no harm, writing might.
+                retries=urllib3.Retry(1, redirect=0) if method == "GET" else False,
+                preload_content=not stream,
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise KubeUnavailableError(f"{method} {path}: {error}", status=0) from error
+        if response.status >= 400:
+            try:
+                status = msgspec.json.decode(response.data, type=_Status)
+            except msgspec.MsgspecError:
+                status = _Status(message=response.data[:300].decode(errors="replace"))
+            finally:
+                response.release_conn()
+            status.code = response.status
+            raise _error_from(status, f"{method} {path}")
+        return response
+
+
+def _selectors(field_selector: str, label_selector: str) -> dict[str, str]:
+    wanted = {"fieldSelector": field_selector, "labelSelector": label_selector}
+    return {key: value for key, value in wanted.items() if value}
+
+
+def _error_from(status: _Status, what: str) -> KubeError:
+    message = f"{what}: {status.code} {status.reason or 'refused'}: {status.message}"
+    kinds: dict[int, type[KubeError]] = {
+        404: KubeNotFoundError,
+        409: KubeConflictError,
+        410: KubeGoneError,
+        429: KubeUnavailableError,
+    }
+    default = KubeUnavailableError if status.code >= 500 else KubeRefusedError
+    return kinds.get(status.code, default)(message, status=status.code, reason=status.reason)

@@ -1,0 +1,185 @@
+"""A local copy of one kind of object, kept true by list and watch.
+
+The list gives a version, the watch goes on from there; bookmarks keep the version young; 410 or a broken
+stream means listing again, whose differences are reported as changes, so a callback never misses one.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from driver.errors import KubeError, KubeGoneError
+from driver.kube.client import KubeClient, WatchStream
+from driver.kube.objects import ObjectMeta
+
+log = logging.getLogger(__name__)
+
+_BACKOFF_FIRST_SECONDS = 0.1
+_BACKOFF_LAST_SECONDS = 10.0
+
+Key = tuple[str, str]
+"""Namespace (empty where cluster-scoped) and name."""
+
+
+class HasMetadata(Protocol):
+    """What an informer needs of an object."""
+
+    @property
+    def metadata(self) -> ObjectMeta:
+        """Name, namespace and resourceVersion are used."""
+
+
+T = TypeVar("T", bound=HasMetadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[T]):
+    """`old` is None when ADDED, `new` is None when DELETED (`old` is then the last state known)."""
+
+    kind: str
+    old: T | None
+    new: T | None
+
+
+class Informer(Generic[T]):
+    """Lists and watches on a thread of its own; the store may be read from any.
+
+    Callbacks run on that thread, in the order of changes, and after the store shows them; one that raises is
+    logged and does not stop the others' news.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        path: str,
+        type: type[T],
+        *,
+        field_selector: str = "",
+        label_selector: str = "",
+        on_change: Callable[[Change[T]], None] | None = None,
+        name: str = "",
+    ) -> None:
+        self._client = client
+        self._path = path
+        self._type = type
+        self._field_selector = field_selector
+        self._label_selector = label_selector
+        self._on_change = on_change
+        self._store: dict[Key, T] = {}
+        self._version = ""
+        self._stream: WatchStream[T] | None = None
+        self._lock = threading.Lock()
+        self._synced = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"watch {name or path}", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the watch and wait for the thread."""
+        self._stopping.set()
+        with self._lock:
+            stream = self._stream
+        if stream is not None:
+            stream.close()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout=5.0)
+
+    def wait_synced(self, timeout_seconds: float) -> bool:
+        """True as soon as the first list is in the store and its changes were reported."""
+        return self._synced.wait(timeout_seconds)
+
+    def get(self, namespace: str, name: str) -> T | None:
+        """One object of the store."""
+        return self._store.get((namespace, name))
+
+    def snapshot(self) -> dict[Key, T]:
+        """A copy of the store."""
+        return self._store.copy()
+
+    def _run(self) -> None:
+        backoff_seconds = _BACKOFF_FIRST_SECONDS
+        while not self._stopping.is_set():
+            try:
+                if not self._version:
+                    self._list()
+                    backoff_seconds = _BACKOFF_FIRST_SECONDS
+                self._watch()
+            except KubeGoneError:
+                self._version = ""
+            except KubeError as error:
+                if self._stopping.is_set():
+                    return
+                log.warning("watching %s: %s; again in %.1f s", self._path, error, backoff_seconds)
+                self._stopping.wait(backoff_seconds * random.uniform(0.8, 1.2))  # noqa: S311
+                backoff_seconds = min(backoff_seconds * 2, _BACKOFF_LAST_SECONDS)
+            except Exception:
+                log.exception("watching %s: listing again", self._path)
+                self._version = ""
+                self._stopping.wait(backoff_seconds)
+
+    def _list(self) -> None:
+        objects, version = self._client.list(
+            self._path, self._type, field_selector=self._field_selector, label_selector=self._label_selector
+        )
+        fresh = {_key(obj): obj for obj in objects}
+        for key in [key for key in self._store if key not in fresh]:
+            self._forget(key)
+        for key, obj in fresh.items():
+            self._put(key, obj)
+        self._version = version
+        self._synced.set()
+
+    def _watch(self) -> None:
+        stream = self._client.watch(
+            self._path,
+            self._type,
+            resource_version=self._version,
+            field_selector=self._field_selector,
+            label_selector=self._label_selector,
+            timeout_seconds=random.randint(240, 360),  # noqa: S311
+        )
+        with self._lock:
+            self._stream = stream
+        if self._stopping.is_set():
+            stream.close()
+        for event in stream:
+            if event.kind in ("ADDED", "MODIFIED"):
+                self._put(_key(event.object), event.object)
+            elif event.kind == "DELETED":
+                self._forget(_key(event.object))
+            self._version = event.object.metadata.resource_version
+
+    def _put(self, key: Key, obj: T) -> None:
+        old = self._store.get(key)
+        if old is not None and old.metadata.resource_version == obj.metadata.resource_version:
+            return
+        self._store[key] = obj
+        if old is not None and old.metadata.uid != obj.metadata.uid:
+            self._report(Change("DELETED", old, None))
+            old = None
+        self._report(Change("ADDED" if old is None else "MODIFIED", old, obj))
+
+    def _forget(self, key: Key) -> None:
+        old = self._store.pop(key, None)
+        if old is not None:
+            self._report(Change("DELETED", old, None))
+
+    def _report(self, change: Change[T]) -> None:
+        if self._on_change is None:
+            return
+        try:
+            self._on_change(change)
+        except Exception:
+            log.exception("handling a change of %s", self._path)
+
+
+def _key(obj: HasMetadata) -> Key:
+    return obj.metadata.namespace, obj.metadata.name

@@ -1,0 +1,1 @@
+"""The API client over a real HTTP server."""
