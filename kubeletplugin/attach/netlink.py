@@ -1,8 +1,8 @@
 """Just enough rtnetlink to move a link between namespaces: codec, links, addresses, one socket.
 
-Why not a library: pyroute2 is excellent and heavy. Importing any of it costs 26 MB and a quarter of a second, of
-the 90 MB and 2 s that the whole plugin may take on every node, and its objects cost more time than the kernel's
-own share of most calls here. What is needed is five messages; the tests read them back with pyroute2.
+Why not a library: pyroute2 is excellent and heavy. Importing any of it costs 26 MB and a quarter of a second,
+of the 90 MB and 2 s that the whole plugin may take on every node. What is needed here is five messages; the
+tests read them back with pyroute2.
 
 Formats: man 7 netlink, rtnetlink; constants from linux/{netlink,rtnetlink,if_link,if_addr}.h.
 """
@@ -115,7 +115,7 @@ def attributes(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 def get_link(name: str) -> Message:
-    """Ask for one link by its name or any of its alternative names (which may be longer than 15 characters)."""
+    """Ask for one link by its name or any of its alternative names (which may exceed 15 characters)."""
     key = text(_IFNAME if len(name) < 16 else _ALT_IFNAME, name)
     return Message(
         f"look up {name}", _GETLINK, 0, _LINK.pack(0, 0, 0, 0, 0) + key + u32(_EXT_MASK, _SKIP_STATS)
@@ -164,7 +164,7 @@ def set_link(
 
 
 def add_address(index: int, cidr: str, what: str) -> Message:
-    """Give a link an address; IPv6 without duplicate address detection, whose second of waiting we need not."""
+    """Give a link an address; IPv6 without duplicate address detection and its second of waiting."""
     interface = ipaddress.ip_interface(cidr)
     family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
     packed = interface.ip.packed
@@ -220,7 +220,7 @@ def _string(value: bytes) -> str:
 
 
 class Netlink:
-    """A netlink socket of the calling thread's network namespace; it stays there whatever the thread does later.
+    """A netlink socket of the calling thread's network namespace, where it stays whatever the thread does.
 
     Opening one costs some microseconds, so there is no pool. Not for use by two threads at once.
     """
@@ -280,6 +280,7 @@ class Netlink:
 
     def dump(self, message: Message) -> list[bytes]:
         """The bodies of all answers to a dump; asked again when the kernel says that it changed meanwhile."""
+        bodies: list[bytes] = []
         for _ in range(10):
             bodies, whole = self._dump(message)
             if whole:
@@ -289,7 +290,8 @@ class Netlink:
     def _dump(self, message: Message) -> tuple[list[bytes], bool]:
         self._sequence += 1
         self._socket.send(_frame(message, self._sequence))
-        bodies, whole = [], True
+        bodies: list[bytes] = []
+        whole = True
         while True:
             for _, number, flags, sequence, body in self._receive():
                 if sequence != self._sequence:
@@ -312,12 +314,11 @@ class Netlink:
 
 
 def _frame(message: Message, sequence: int) -> bytes:
-    flags = (
-        message.flags | _REQUEST | _ACK if not message.flags & _DUMP == _DUMP else message.flags | _REQUEST
-    )
-    return (
-        _HEADER.pack(_HEADER.size + len(message.payload), message.type, flags, sequence, 0) + message.payload
-    )
+    flags = message.flags | _REQUEST
+    if message.flags & _DUMP != _DUMP:
+        flags |= _ACK
+    length = _HEADER.size + len(message.payload)
+    return _HEADER.pack(length, message.type, flags, sequence, 0) + message.payload
 
 
 def _kernel_text(body: bytes, flags: int) -> str:

@@ -1,8 +1,8 @@
 """Network namespaces as handles, entered by short-lived threads.
 
 A thread of its own because a namespace belongs to a thread: a worker that failed to come back from a pod's
-namespace would serve the next call in the wrong one, while a thread that ends cannot. Never by fork: a child of
-a process that serves gRPC inherits locked locks.
+namespace would serve the next call in the wrong one, while a thread that ends cannot. Never by fork: a child
+of a process that serves gRPC inherits locked locks.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Netns:
                     number = ctypes.get_errno()
                     raise OSError(number, f"setns: {os.strerror(number)}")  # noqa: TRY301
                 results.append(function())
-            except BaseException as error:  # noqa: BLE001 — carried over to the caller's thread
+            except BaseException as error:  # carried over to the caller's thread
                 errors.append(error)
 
         thread = threading.Thread(target=enter, name="netns")

@@ -1,4 +1,4 @@
-"""CNI's answers as the specification (0.3.0 to 1.1.0) has them: results that extend prevResult, and errors."""
+"""CNI's answers as its specification (0.3.0 to 1.1.0) has them: results that extend prevResult, errors."""
 
 from __future__ import annotations
 

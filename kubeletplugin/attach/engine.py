@@ -1,0 +1,371 @@
+"""CNI's commands made true: a prepared NIC goes into its pod's network namespace, and comes home.
+
+Works from the ledger alone, because a sandbox may be re-made without a Prepare. Every intent is in the
+ledger, with the NIC's home state, before the kernel is touched, so whatever a kill leaves behind is undone by
+the next ADD or DEL of the pod or by `sweep`: under the pod's lock a row on its way is always an orphan. A pod
+with a NIC claim never starts without its interface; a pod without one costs a single read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from driver.errors import RetryableError, TandemError
+from kubeletplugin.attach import links, rdma
+from kubeletplugin.attach.locks import KeyedLocks
+from kubeletplugin.attach.netlink import Link, Netlink, NetlinkError
+from kubeletplugin.attach.netns import Netns, inode_at
+from kubeletplugin.attach.protocol import CniCall, Reply
+from kubeletplugin.attach.results import AttachedInterface, CniError, Code, encode_result
+from kubeletplugin.attach.store import (
+    Attachment,
+    AttachmentGoneError,
+    AttachmentStore,
+    AttachmentTakenError,
+    HomeState,
+    Sandbox,
+)
+
+ReservationLookup = Callable[[str, str, str], None]
+"""(namespace, name, UID of a pod): bring what the ledger knows of the pod's claims up to date from the API."""
+
+RETURN_SECONDS: Final = 2.0
+"""How long the kernel may take to give a dead namespace's NIC back (it does so in a work queue)."""
+
+_log = logging.getLogger(__name__)
+_OK = Reply(0)
+
+
+class AttachEngine:
+    """ADD, DEL, CHECK, GC and STATUS over a store; any number of threads may call.
+
+    Its home is the network namespace of the thread that makes it, which must be the process's.
+
+    Args:
+        store: the node's memory.
+        look_up: asked when an unknown pod starts while a claim is prepared that it could share.
+        pci_devices: tells a real PCI function, which comes home from a dead namespace by itself, from one
+            that died with it.
+    """
+
+    def __init__(
+        self,
+        store: AttachmentStore,
+        look_up: ReservationLookup,
+        *,
+        pci_devices: Path = Path("/sys/bus/pci/devices"),
+    ) -> None:
+        self._store = store
+        self._look_up = look_up
+        self._pci_devices = pci_devices
+        self._home = Netns.current()
+        self._locks = KeyedLocks()
+        self._rdma_exclusive = rdma.exclusive_mode()
+
+    def handle(self, call: CniCall, netns_fd: int | None) -> Reply:
+        """Answer one call. The descriptor stays the caller's.
+
+        Raises:
+            CniError: the call failed; nothing of it is left, or the next DEL or sweep undoes it.
+        """
+        pod = Netns(netns_fd) if netns_fd is not None else None
+        try:
+            match call.command:
+                case "ADD":
+                    return self._add(call, pod)
+                case "DEL":
+                    return self._delete(call, pod)
+                case "CHECK":
+                    return self._check(call, pod)
+                case "GC":
+                    return self._collect(call)
+                case "STATUS":
+                    return _OK
+        except AttachmentTakenError as error:
+            raise _in_use(error.holder, call) from error
+        except NetlinkError as error:
+            raise CniError(Code.KERNEL, f"pod {call.pod}", str(error)) from error
+        except (RetryableError, AttachmentGoneError) as error:
+            raise CniError(Code.TRY_LATER, f"pod {call.pod}", str(error)) from error
+        raise CniError(Code.ENVIRONMENT, f"CNI_COMMAND={call.command!r} is not a command of CNI 1.1")
+
+    def sweep(self) -> None:
+        """Undo or finish what no call will: at start, and now and then.
+
+        Rows on their way without a call under way (this process or the one before it was stopped), and rows
+        in a namespace that is gone (no DEL ever came).
+        """
+        self._rdma_exclusive = rdma.exclusive_mode()
+        self._release(self._store.unsettled(), only=_is_orphan)
+
+    def release_claim(self, claim_uid: str) -> None:
+        """Take all NICs of a claim home: before Unprepare forgets it.
+
+        The store must by then give the claim's rows to no ADD any more.
+
+        Raises:
+            TandemError: one did not come home; call again.
+        """
+        failures = self._release(self._store.by_claim(claim_uid))
+        if failures:
+            raise failures[0]
+
+    # ---- commands
+
+    def _add(self, call: CniCall, pod: Netns | None) -> Reply:
+        previous = call.config.get("prevResult")
+        rows = self._rows_of(call)
+        if not rows:
+            if not isinstance(previous, dict):
+                raise CniError(Code.CONFIG, "no prevResult: tandem must follow another plugin in the chain")
+            return Reply(0, encode_result(previous, (), call.cni_version))
+        if pod is None:
+            raise CniError(Code.ENVIRONMENT, f"CNI_NETNS={call.netns_path!r} cannot be opened")
+        if pod.inode == self._home.inode:
+            raise CniError(Code.ENVIRONMENT, f"CNI_NETNS={call.netns_path!r} is the node's own namespace")
+        elsewhere = [row for row in rows if row.sandbox and row.sandbox.pod_uid != call.pod_uid]
+        self._release(elsewhere, only=_is_orphan)  # of a pod that ended without DEL
+        with self._locks.hold(call.pod_uid):
+            ours = self._attach(call, pod)
+        return Reply(0, encode_result(previous or {}, ours, call.cni_version))
+
+    def _delete(self, call: CniCall, pod: Netns | None) -> Reply:
+        with self._locks.hold(call.pod_uid):  # an ADD that the runtime gave up may still be under way
+            rows = self._store.by_container(call.container_id)
+            if rows:
+                self._take_home(rows, pod)
+        return _OK
+
+    def _check(self, call: CniCall, pod: Netns | None) -> Reply:
+        with self._locks.hold(call.pod_uid):
+            rows = self._store.for_pod(call.pod_uid) if call.pod_uid else []
+            for row in rows:
+                if (
+                    row.state != "attached"
+                    or not row.sandbox
+                    or row.sandbox.container_id != call.container_id
+                ):
+                    raise _deviates(row, f"is {row.state}, not attached to sandbox {call.container_id}")
+            if rows:
+                if pod is None:
+                    raise CniError(Code.ENVIRONMENT, f"CNI_NETNS={call.netns_path!r} cannot be opened")
+                with pod.netlink() as inside:
+                    for row in rows:
+                        _compare(row, inside)
+        return _OK
+
+    def _collect(self, call: CniCall) -> Reply:
+        valid: Any = call.config.get("cni.dev/valid-attachments")
+        if not isinstance(valid, list) or not all(isinstance(item, dict) for item in valid):
+            raise CniError(Code.CONFIG, "GC needs the list cni.dev/valid-attachments")
+        keep = {item.get("containerID") for item in valid}
+        rows = [
+            row for row in self._store.unsettled() if row.sandbox and row.sandbox.container_id not in keep
+        ]
+        failures = self._release(rows)
+        if failures:
+            raise failures[0]
+        return _OK
+
+    # ---- in
+
+    def _rows_of(self, call: CniCall) -> list[Attachment]:
+        if not call.pod_uid:
+            return []  # not a Kubernetes pod
+        rows = self._store.for_pod(call.pod_uid)
+        if not rows and self._store.joinable():
+            self._look_up(call.pod_namespace, call.pod_name, call.pod_uid)
+            rows = self._store.for_pod(call.pod_uid)
+        return rows
+
+    def _attach(self, call: CniCall, pod: Netns) -> list[AttachedInterface]:
+        rows = self._store.for_pod(call.pod_uid)
+        for row in rows:
+            if row.sandbox and row.sandbox.pod_uid != call.pod_uid:
+                raise AttachmentTakenError(row)
+        _refuse_same_names(rows)
+        for left in _by_container([row for row in rows if row.sandbox]):
+            self._take_home(left)  # the sandbox before this one, or an ADD that was cut off
+        visible = inode_at(call.netns_path) == pod.inode  # else sweep could not tell whether it still lives
+        sandbox = Sandbox(
+            pod_uid=call.pod_uid,
+            pod=call.pod,
+            container_id=call.container_id,
+            netns_path=call.netns_path if visible else "",
+            netns_inode=pod.inode,
+        )
+        with Netlink() as home, pod.netlink() as inside:
+            moves = [(row, self._find_at_home(row, home)) for row in rows]
+            for row in rows:
+                if links.exists(inside, row.interface):
+                    message = f"pod {call.pod} has an interface {row.interface} already"
+                    raise CniError(Code.INTERFACE_EXISTS, message, f"wanted by claim {row.claim}")
+            intents = [
+                replace(
+                    row,
+                    state="attaching",
+                    sandbox=sandbox,
+                    home=HomeState(link.name, link.mac, link.mtu, link.up),
+                )
+                for row, link in moves
+            ]
+            self._store.begin_attach(intents)
+            try:
+                links.move_into_pod(home, pod, moves)
+                self._move_rdma(rows, pod)
+                inside_links = links.set_up_in_pod(pod, inside, rows)
+                self._store.finish_attach(intents)
+            except Exception:
+                self._roll_back(intents, pod)
+                raise
+        return [
+            AttachedInterface(link.name, link.mac, link.mtu, call.netns_path, row.pci_address, row.addresses)
+            for row, link in zip(rows, inside_links, strict=True)
+        ]
+
+    def _find_at_home(self, row: Attachment, home: Netlink) -> Link:
+        link = links.find(home, row.pci_address)
+        if link is None:
+            where = f"NIC {row.device} (PCI {row.pci_address}) of claim {row.claim}"
+            raise CniError(Code.TRY_LATER, f"{where} has no interface in the node's network namespace")
+        return link
+
+    def _move_rdma(self, rows: Sequence[Attachment], pod: Netns) -> None:
+        devices = [row.rdma_device for row in rows if row.rdma_device]
+        if self._rdma_exclusive and devices:
+            with Netlink(rdma.NETLINK_RDMA) as home:
+                for device in devices:
+                    rdma.move(home, device, pod)
+
+    def _roll_back(self, intents: Sequence[Attachment], pod: Netns) -> None:
+        try:
+            self._take_home(intents, pod)
+        except Exception:
+            _log.exception("roll-back failed; the DEL that follows, or the sweep, tries again")
+
+    # ---- home
+
+    def _release(
+        self, rows: Sequence[Attachment], *, only: Callable[[Attachment], bool] = lambda _: True
+    ) -> list[TandemError]:
+        """Take rows home, pod by pod under its lock, each looked at again there; returns what failed."""
+        failures: list[TandemError] = []
+        for group in _by_container([row for row in rows if row.sandbox]):
+            sandbox, keys = group[0].sandbox, {row.key for row in group}
+            if sandbox is None:
+                continue
+            with self._locks.hold(sandbox.pod_uid):
+                now = self._store.by_container(sandbox.container_id)
+                orphans = [row for row in now if row.key in keys and only(row)]
+                if not orphans:
+                    continue
+                try:
+                    self._take_home(orphans)
+                except (TandemError, OSError) as error:
+                    _log.warning("NICs of pod %s did not come home: %s", sandbox.pod, error)
+                    failures.append(error if isinstance(error, TandemError) else RetryableError(str(error)))
+        return failures
+
+    def _take_home(self, rows: Sequence[Attachment], pod: Netns | None = None) -> None:
+        """Rows of one sandbox back to the node's namespace, as they were. What is nowhere is done.
+
+        RDMA first: a device whose netdev has left cannot be told from others.
+        """
+        sandbox = rows[0].sandbox
+        if sandbox is None:
+            return
+        self._store.begin_detach(rows)
+        with contextlib.ExitStack() as stack:
+            home = stack.enter_context(Netlink())
+            if pod is None or pod.inode != sandbox.netns_inode:
+                pod = Netns.at(sandbox.netns_path, sandbox.netns_inode)
+                if pod:
+                    stack.enter_context(pod)
+            inside = stack.enter_context(pod.netlink()) if pod else None
+            if pod and self._rdma_exclusive:
+                devices = [row.rdma_device for row in rows if row.rdma_device]
+                with pod.netlink(rdma.NETLINK_RDMA) as rdma_inside:
+                    for device in devices:
+                        rdma.move(rdma_inside, device, self._home)
+            for row in rows:
+                self._restore(row, home, inside)
+        self._store.finish_detach(rows)
+
+    def _restore(self, row: Attachment, home: Netlink, inside: Netlink | None) -> None:
+        if row.home is None:
+            return
+        link = links.find(inside, row.pci_address) if inside else None
+        if inside and link:
+            links.restore(inside, link, row.home, to=self._home)
+        link = links.find(home, row.pci_address)
+        if link is None and inside is None:
+            link = self._await_return(row, home)
+        if link is None:
+            _log.warning("NIC %s (PCI %s) is neither in its pod nor at home", row.device, row.pci_address)
+        elif HomeState(link.name, link.mac, link.mtu, link.up) != row.home:
+            links.restore(home, link, row.home)
+
+    def _await_return(self, row: Attachment, home: Netlink) -> Link | None:
+        deadline = time.monotonic() + RETURN_SECONDS
+        while (self._pci_devices / row.pci_address).exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+            link = links.find(home, row.pci_address)
+            if link:
+                return link
+        return None
+
+
+def _is_orphan(row: Attachment) -> bool:
+    """Under the pod's lock: nothing is under way for it, and nothing will come."""
+    sandbox = row.sandbox
+    if sandbox is None or row.state != "attached":
+        return True
+    return bool(sandbox.netns_path) and inode_at(sandbox.netns_path) != sandbox.netns_inode
+
+
+def _by_container(rows: Sequence[Attachment]) -> list[list[Attachment]]:
+    groups: dict[str, list[Attachment]] = {}
+    for row in rows:
+        groups.setdefault(row.sandbox.container_id if row.sandbox else "", []).append(row)
+    return list(groups.values())
+
+
+def _refuse_same_names(rows: Sequence[Attachment]) -> None:
+    seen: dict[str, Attachment] = {}
+    for row in rows:
+        other = seen.setdefault(row.interface, row)
+        if other is not row:
+            devices = f"{other.device} of claim {other.claim} and {row.device} of claim {row.claim}"
+            raise CniError(Code.INTERFACE_EXISTS, f"{devices} are both to be {row.interface} in the pod")
+
+
+def _in_use(holder: Attachment, call: CniCall) -> CniError:
+    pod = holder.sandbox.pod if holder.sandbox else "another pod"
+    return CniError(
+        Code.CLAIM_IN_USE,
+        f"NIC {holder.device} of claim {holder.claim} is in pod {pod}, so pod {call.pod} cannot have it",
+        "a claim with NICs serves one pod per node; give each pod a claim from a ResourceClaimTemplate",
+    )
+
+
+def _deviates(row: Attachment, how: str) -> CniError:
+    return CniError(Code.NOT_AS_ATTACHED, f"NIC {row.device} of claim {row.claim} {how}")
+
+
+def _compare(row: Attachment, inside: Netlink) -> None:
+    link = links.find(inside, row.pci_address)
+    if link is None:
+        raise _deviates(row, "is not in the pod")
+    if link.name != row.interface:
+        raise _deviates(row, f"is called {link.name}, not {row.interface}")
+    if not link.up:
+        raise _deviates(row, "is down")
+    missing = set(row.addresses) - links.addresses(inside, link)
+    if missing:
+        raise _deviates(row, f"has lost its address {', '.join(sorted(missing))}")
