@@ -6,7 +6,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := driver kubeletplugin controller cni cli deploy tests bench
 STAMP := .venv/.setup
-export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help setup lint format test test-unit test-cluster test-vm demo image cluster-up cluster-down kind \
 	proto lock bench bench-attach bench-prepare bench-plugin clean
