@@ -86,7 +86,9 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class RdmaDevice:
-    """The RDMA side of a NIC function: ``mlx5_0``, its link layer and its character devices' names under /dev."""
+    """The RDMA side of a NIC function: ``mlx5_0``, its link layer and its character devices' names under
+    /dev.
+    """
 
     name: str
     link_layer: str = ""
@@ -98,8 +100,8 @@ class RdmaDevice:
 class Netdev:
     """The network side of a NIC function as seen in the node's own network namespace.
 
-    `uplink`: the node itself lives on it (it carries a default route, or a bond or bridge has enslaved it), so it
-    must never be handed to a pod.
+    `uplink`: the node itself lives on it (it carries a default route, or a bond or bridge has enslaved it),
+    so it must never be handed to a pod.
     """
 
     name: str

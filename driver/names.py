@@ -48,7 +48,9 @@ def qualified(name: str, domain: str = DRIVER_NAME) -> str:
 
 
 def pool_name(driver_name: str, node_name: str) -> str:
-    """The one pool of a node. Not the bare node name: two drivers' pools of one name confuse kube-scheduler's counter cache (1.36)."""
+    """The one pool of a node. Not the bare node name: two drivers' pools of one name confuse
+    kube-scheduler's counter cache (1.36).
+    """
     return f"{driver_name}/{node_name}"
 
 
@@ -58,5 +60,7 @@ def device_name(kind: str, pci_address: str) -> str:
 
 
 def pci_altname(pci_address: str) -> str:
-    """Alternative interface name by which a netdev without a PCI parent (a mock's) is found: ``pci-0000-1a-00-1``."""
+    """Alternative interface name by which a netdev without a PCI parent (a mock's) is found:
+    ``pci-0000-1a-00-1``.
+    """
     return device_name("pci", pci_address)

@@ -1,8 +1,8 @@
 """How near two devices are, and which rail each is on, from the PCIe tree alone.
 
-The tree is given as values (root complex, bridges on the way down, NUMA node), so that sysfs, a machine file and
-a corrected topology all end in the same arithmetic. Tiers are made to be plain equalities of identifiers: what
-`tier` says here, `matchAttribute` in a claim says to kube-scheduler.
+The tree is given as values (root complex, bridges on the way down, NUMA node), so that sysfs, a machine
+file and a corrected topology all end in the same arithmetic. Tiers are made to be plain equalities of
+identifiers: what `tier` says here, `matchAttribute` in a claim says to kube-scheduler.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from driver.devices import Gpu, Nic, Place, Tier, pci_order
 
 
 def place(pcie_root: str | None, bridges: Sequence[str], numa_node: int | None) -> Place:
-    """Place of a device below `bridges`, which run from the root port down to the port that the device hangs on.
+    """Place of a device below `bridges`, which run from the root port down to the port that the device
+    hangs on.
 
     A PCIe switch is two bridges in a row (its upstream port, then the downstream port above the device), so
     the leaf switch is the last but one. With two bridges in all, the lower one (a PCIe-to-PCI bridge, as VMs
@@ -70,9 +71,9 @@ def pairs(gpus: Iterable[Gpu], nics: Iterable[Nic]) -> tuple[Pair, ...]:
 def rails(gpus: Mapping[str, Place], nics: Mapping[str, Place]) -> dict[str, int]:
     """Rail numbers by PCI address, from the order of the GPU–NIC pairs that are PIX.
 
-    Leaf switches that have both GPUs and NICs are taken in PCI order of their first GPU. On a switch of several,
-    GPUs and NICs pair up in PCI order; where one side has more, neighbours share a rail. Devices on a
-    switch without the other kind have no rail, and are not in the answer.
+    Leaf switches that have both GPUs and NICs are taken in PCI order of their first GPU. On a switch of
+    several, GPUs and NICs pair up in PCI order; where one side has more, neighbours share a rail. Devices
+    on a switch without the other kind have no rail, and are not in the answer.
     """
     gpus_of, nics_of = _by_switch(gpus), _by_switch(nics)
     answer: dict[str, int] = {}

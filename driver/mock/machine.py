@@ -1,7 +1,8 @@
 """A machine as data: which GPUs and NICs one real product has, and where in its PCIe tree each of them sits.
 
-Every function is given by its path in sysfs (root complex / root port / bridges … / function), which says all that
-topology needs and lets a file describe any tree. The renderers (`sysfs`, `nvml`, `netdev`, `dev`) take it from there.
+Every function is given by its path in sysfs (root complex / root port / bridges … / function), which says
+all that topology needs and lets a file describe any tree. The renderers (`sysfs`, `nvml`, `netdev`, `dev`)
+take it from there.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ class GpuModel(_Data, frozen=True):
 
 
 class NicModel(_Data, frozen=True):
-    """What sysfs says of every NIC of the machine. VFs follow their PF by `vf_offset` + index × `vf_stride`."""
+    """What sysfs says of every NIC of the machine. VFs follow their PF by `vf_offset` + index ×
+    `vf_stride`.
+    """
 
     vendor: Hex16
     device: Hex16
@@ -103,7 +106,9 @@ class NvmlVersions(_Data, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class VfFunction:
-    """A VF as it follows from its PF: address, index, RDMA device, number of its verbs device, interface name."""
+    """A VF as it follows from its PF: address, index, RDMA device, number of its verbs device, interface
+    name.
+    """
 
     pci_address: str
     path: str
@@ -134,7 +139,9 @@ class Machine(_Data, frozen=True):
         )
 
     def vfs_of(self, nic: NicFunction) -> tuple[VfFunction, ...]:
-        """The VFs of a PF; RDMA devices of VFs are numbered after those of all PFs, PF by PF, as the kernel does."""
+        """The VFs of a PF; RDMA devices of VFs are numbered after those of all PFs, PF by PF, as the kernel
+        does.
+        """
         number = 1 + max(verbs_number(pf) for pf in self.nics)
         for pf in sorted(self.nics, key=lambda pf: pci_order(pf.pci_address)):
             if pf.pci_address == nic.pci_address:
@@ -144,9 +151,7 @@ class Machine(_Data, frozen=True):
         prefix = nic.rdma.rstrip("0123456789")
         found = []
         for index in range(nic.vfs):
-            address = _following(
-                nic.pci_address, self.nic_model.vf_offset + index * self.nic_model.vf_stride
-            )
+            address = _following(nic.pci_address, self.nic_model.vf_offset + index * self.nic_model.vf_stride)
             found.append(
                 VfFunction(
                     pci_address=address,
@@ -166,7 +171,8 @@ def verbs_number(nic: NicFunction) -> int:
 
 
 def load(name: str, *, vfs_per_pf: int | None = None) -> Machine:
-    """Load a machine that comes with Tandem, by its name (``dgx-h100``), or any file by its path (``….yaml``).
+    """Load a machine that comes with Tandem, by its name (``dgx-h100``), or any file by its path
+    (``….yaml``).
 
     `vfs_per_pf` replaces the file's number of VFs on each PF.
 
@@ -225,7 +231,7 @@ def _check(machine: Machine, source: str) -> None:
     for index, nic in enumerate(machine.nics):
         if nic.vfs > machine.nic_model.total_vfs:
             raise ConfigError(
-                f"is {nic.vfs}, but the model has at most {machine.nic_model.total_vfs} (nic_model.total_vfs)",
+                f"is {nic.vfs}, but nic_model.total_vfs is {machine.nic_model.total_vfs}",
                 path=f"{source}: nics[{index}].vfs",
             )
         for vf in machine.vfs_of(nic):
@@ -244,7 +250,7 @@ def _check_path(path: str, where: str) -> None:
     root, *functions = path.split("/")
     if not _ROOT_COMPLEX.fullmatch(root) or not functions:
         raise ConfigError(
-            f"is {path!r}; it must run from the root complex to the function, such as pci0000:15/0000:15:01.0/…",
+            f"is {path!r}; right is root complex to function, such as pci0000:15/0000:15:01.0/…",
             path=where,
         )
     for part in functions:

@@ -1,7 +1,7 @@
 """Network interfaces of PCI functions in the current network namespace, by netlink.
 
-An interface is known by its PCI parent (IFLA_PARENT_DEV_NAME, Linux 5.14) or, where it has none, by an alternative
-name made from the PCI address; both survive a rename and a move between namespaces.
+An interface is known by its PCI parent (IFLA_PARENT_DEV_NAME, Linux 5.14) or, where it has none, by an
+alternative name made from the PCI address; both survive a rename and a move between namespaces.
 
 pyroute2 is used without its `netns` argument, which would fork: a process that serves gRPC must not.
 """
@@ -36,9 +36,7 @@ class NetdevProbe:
             with IPRoute() as netlink:
                 links = [link_facts(message) for message in netlink.get_links()]
                 uplinks = {
-                    index
-                    for route in netlink.get_default_routes()
-                    for index in _interfaces_of_route(route)
+                    index for route in netlink.get_default_routes() for index in _interfaces_of_route(route)
                 }
         except (NetlinkError, OSError) as error:
             raise ProbeError(f"netlink: cannot list network interfaces: {error}") from error
@@ -47,7 +45,7 @@ class NetdevProbe:
 
 def link_facts(message: Any) -> dict[str, Any]:
     """One RTM_NEWLINK message of pyroute2 as a plain mapping: its attributes, index, flags and altnames."""
-    facts: dict[str, Any] = {name: value for name, value in message["attrs"]}
+    facts: dict[str, Any] = dict(message["attrs"])
     facts["index"] = message["index"]
     facts["flags"] = message["flags"]
     properties = facts.get("IFLA_PROP_LIST")

@@ -1,7 +1,7 @@
 """What NVML knows of each GPU that sysfs does not: identity, product, versions, memory, NVLink domain.
 
-The library is opened for each read and closed after it: a handle held open would keep the kernel modules busy and
-block a driver upgrade. One GPU's error is that GPU's alone.
+The library is opened for each read and closed after it: a handle held open would keep the kernel modules
+busy and block a driver upgrade. One GPU's error is that GPU's alone.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ import logging
 import uuid
 from collections.abc import Callable
 from ctypes import byref
-from typing import Any, TypeVar
+from typing import Any
 
 import pynvml
 
 from driver.devices import Gpu, Place, pci_address
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _ARCHITECTURES = {
     pynvml.NVML_DEVICE_ARCH_KEPLER: "Kepler",
@@ -113,7 +111,9 @@ def _gpu(handle: Any, driver_version: str, cuda_version: str) -> Gpu:
 
 
 def _nvlink_domain(handle: Any) -> str | None:
-    """Cluster UUID and clique of a GPU on a multi-node NVLink fabric; None on a single machine (a UUID of zeros)."""
+    """Cluster UUID and clique of a GPU on a multi-node NVLink fabric; None on a single machine (a UUID of
+    zeros).
+    """
     info = pynvml.c_nvmlGpuFabricInfoV_t()
     if _optional(lambda: pynvml.nvmlDeviceGetGpuFabricInfoV(handle, byref(info)), None) is None:
         return None
@@ -123,8 +123,10 @@ def _nvlink_domain(handle: Any) -> str | None:
     return f"{uuid.UUID(bytes=cluster)}.{info.cliqueId}"
 
 
-def _optional(call: Callable[[], Any], default: T) -> Any | T:
-    """The answer, or `default` where this GPU or this driver does not have it; any other error is the caller's."""
+def _optional(call: Callable[[], Any], default: Any) -> Any:
+    """The answer, or `default` where this GPU or this driver does not have it; any other error is the
+    caller's.
+    """
     try:
         return call()
     except pynvml.NVMLError as error:

@@ -120,12 +120,12 @@ class PciProbe:
     def _virtfns(self, link: Path) -> tuple[tuple[int, str], ...]:
         found = []
         try:
-            entries = os.listdir(link)
+            entries = list(link.iterdir())
         except OSError:
             return ()
         for entry in entries:
-            match = _VIRTFN.fullmatch(entry)
-            address = self._sysfs.pci_link(link / entry) if match else None
+            match = _VIRTFN.fullmatch(entry.name)
+            address = self._sysfs.pci_link(entry) if match else None
             if match and address is not None:
                 found.append((int(match[1]), address))
         return tuple(sorted(found))

@@ -1,8 +1,9 @@
 """RDMA devices and their character devices, from sysfs.
 
 ``class/infiniband/<name>/device`` links to the PCI function; ``class/infiniband_verbs/uverbs*`` and
-``class/infiniband_mad/umad*`` name their RDMA device in ``ibdev`` (Documentation/ABI/stable/sysfs-class-infiniband).
-``issm*`` is left out on purpose: whoever opens it becomes a subnet manager.
+``class/infiniband_mad/umad*`` name their RDMA device in ``ibdev``
+(Documentation/ABI/stable/sysfs-class-infiniband). ``issm*`` is left out on purpose: whoever opens it
+becomes a subnet manager.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ class RdmaProbe:
     def read(self) -> dict[str, RdmaDevice]:
         """RDMA devices by PCI address; soft RDMA (no PCI function) is left out.
 
-        Character devices are names under /dev: ``infiniband/uverbs0``, ``infiniband/umad0``, and ``infiniband/rdma_cm``,
-        which all share.
+        Character devices are names under /dev: ``infiniband/uverbs0``, ``infiniband/umad0``, and
+        ``infiniband/rdma_cm``, which all share.
         """
         reader = self._sysfs
         char_devices = self._char_devices()
         shared = (
-            (f"infiniband/{_CONNECTION_MANAGER}",) if _CONNECTION_MANAGER in reader.names("class/misc") else ()
+            (f"infiniband/{_CONNECTION_MANAGER}",)
+            if _CONNECTION_MANAGER in reader.names("class/misc")
+            else ()
         )
         found: dict[str, RdmaDevice] = {}
         for name in reader.names("class/infiniband"):

@@ -1,13 +1,13 @@
 """Reading sysfs without ever falling over it.
 
-Hardware disappears between a listing and a read, firmware writes nonsense, and kernels leave files out. Each such thing
-is one log line that names the path (once for each reader, since probes run again and again), and the value None.
+Hardware disappears between a listing and a read, firmware writes nonsense, and kernels leave files out.
+Each such thing is one log line that names the path (once for each reader, since probes run again and
+again), and the value None.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 from driver.devices import pci_address
@@ -25,7 +25,7 @@ class SysfsReader:
     def names(self, relative: str) -> list[str]:
         """Sorted entries of a directory; empty where there is none (a class nobody has registered)."""
         try:
-            return sorted(os.listdir(self.root / relative))
+            return sorted(entry.name for entry in (self.root / relative).iterdir())
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -33,14 +33,16 @@ class SysfsReader:
             return []
 
     def text(self, path: Path, *, optional: bool = False) -> str | None:
-        """The file's text, stripped; None if it cannot be read. A missing optional file is not worth a word."""
+        """The file's text, stripped; None if it cannot be read. A missing optional file is not worth a
+        word.
+        """
         try:
             return path.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             if not optional:
                 self.complain(path, "is missing")
         except (OSError, UnicodeDecodeError) as error:
-            # Optional attributes of a device that is down answer EINVAL (speed, rate), which says nothing new.
+            # Speed and rate of a device that is down answer EINVAL, which says nothing new.
             if not optional:
                 self.complain(path, f"cannot be read: {error}")
         return None
@@ -59,12 +61,14 @@ class SysfsReader:
     def link_name(self, path: Path) -> str | None:
         """Last part of a symbolic link's target (``driver`` → ``mlx5_core``); None if there is no link."""
         try:
-            return Path(os.readlink(path)).name
+            return path.readlink().name
         except OSError:
             return None
 
     def pci_link(self, path: Path) -> str | None:
-        """PCI address that a link (``device``, ``physfn``, ``virtfn3``) points at; None for another bus or no link."""
+        """PCI address that a link (``device``, ``physfn``, ``virtfn3``) points at; None for another bus or
+        no link.
+        """
         name = self.link_name(path)
         try:
             return pci_address(name) if name is not None else None
