@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.controlplane import build, packages, state
 from tests.controlplane.build import TOOLS, say
-from tests.controlplane.cluster import Cluster
+from tests.controlplane.cluster import RUNNING_CLUSTER, Cluster
 from tests.controlplane.config import Options
 from tests.controlplane.errors import ControlPlaneError
 
@@ -37,14 +37,19 @@ def _parser() -> argparse.ArgumentParser:
     execute = commands.add_parser("exec", help="run a command on a node")
     execute.add_argument("node")
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND")
-    kubectl = commands.add_parser("kubectl", help="kubectl, as administrator")
+    kubectl = commands.add_parser(
+        "kubectl", help="kubectl, as administrator", prefix_chars="\0", add_help=False
+    )
     kubectl.add_argument("argv", nargs=argparse.REMAINDER, metavar="ARGUMENT")
-    for command in (up, down, execute, kubectl):
-        default = Path(os.environ.get("TANDEM_CLUSTER") or state.root() / "default")
-        command.add_argument(
-            "--state", type=Path, default=default, metavar="DIR", help="default: %(default)s"
-        )
+    kubectl.set_defaults(state=_default_state())
+    for command in (up, down, execute):
+        text = "default: $TANDEM_CLUSTER, else %(default)s"
+        command.add_argument("--state", type=Path, default=_default_state(), metavar="DIR", help=text)
     return parser
+
+
+def _default_state() -> Path:
+    return Path(os.environ.get(RUNNING_CLUSTER) or state.root() / "default")
 
 
 def _up(arguments: argparse.Namespace) -> None:
@@ -56,7 +61,8 @@ def _up(arguments: argparse.Namespace) -> None:
     begin = time.monotonic()
     cluster = Cluster.create(arguments.nodes, options, arguments.state)
     try:
-        cluster.add_fake_nodes(arguments.fake_nodes)
+        if arguments.fake_nodes:
+            cluster.add_fake_nodes(arguments.fake_nodes)
         cluster.detach()
     except BaseException:
         cluster.destroy()
@@ -79,14 +85,14 @@ def _replace_process(argv: Sequence[str], environment: dict[str, str]) -> None:
     os.execvpe(argv[0], list(argv), environment)
 
 
+def _command(words: list[str]) -> list[str]:
+    """What to run on a node: a shell unless told; `--` before it is allowed."""
+    return (words[1:] if words[:1] == ["--"] else words) or ["bash"]
+
+
 def main() -> int:
     """Runs one command; errors of ours are told without a traceback."""
     arguments = _parser().parse_args()
-    words = (
-        [word for word in getattr(arguments, "argv", []) if word != "--"]
-        if hasattr(arguments, "argv")
-        else []
-    )
     try:
         match arguments.command:
             case "build":
@@ -101,11 +107,11 @@ def main() -> int:
                 _down(arguments)
             case "exec":
                 node = Cluster.attach(arguments.state).node(arguments.node)
-                _replace_process(node.container.command(words or ["bash"]), node.environment)
+                _replace_process(node.container.command(_command(arguments.argv)), node.environment)
             case "kubectl":
                 cluster = Cluster.attach(arguments.state)
                 environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig)}
-                _replace_process([str(cluster.programs["kubectl"]), *words], environment)
+                _replace_process([str(cluster.programs["kubectl"]), *arguments.argv], environment)
     except ControlPlaneError as error:
         say(f"error: {error}")
         return 1

@@ -11,7 +11,7 @@ from tests.controlplane import cgroups, config, node
 from tests.controlplane.addresses import Addresses
 from tests.controlplane.api import ApiError
 from tests.controlplane.commands import run
-from tests.controlplane.containers import Container, start_container
+from tests.controlplane.containers import Container, start_inside
 from tests.controlplane.images import write_test_images
 from tests.controlplane.node import RAILS
 from tests.controlplane.pki import Authority
@@ -83,7 +83,7 @@ def _start_api(cluster: Cluster, authority: Authority) -> None:
     cluster.start_process(config.ETCD, config.etcd(programs, cluster.directory / "etcd", options))
     names = "DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc"
     reached_at = f"IP:127.0.0.1,IP:{addresses.api_server},IP:{addresses.services[1]},{names}"
-    server = authority.issue("kube-apiserver", "kube-apiserver", alternatives=reached_at)
+    server = authority.issue("kube-apiserver", "kube-apiserver", alternatives=reached_at, rsa=True)
     admin = authority.issue("admin", "admin", "system:masters")
     authority.kubeconfig(cluster.kubeconfig, cluster.server, admin)
     cluster.start_process(
@@ -102,8 +102,7 @@ def _start_api(cluster: Cluster, authority: Authority) -> None:
 
 def _make_node(cluster: Cluster, name: str, count: int, authority: Authority) -> None:
     index = len(cluster.nodes)
-    container, waiter = start_container(f"{cluster.id}/{name}", "kept", cluster.container)
-    cluster.waiters.append(waiter)
+    container = start_inside(cluster.container, f"{cluster.id}/{name}")
     made = cluster.make_node(index, name, container)
     folder = cluster.directory / "nodes" / name
     node.cable(cluster.container, container, index, count, cluster.addresses)

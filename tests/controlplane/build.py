@@ -95,7 +95,7 @@ class Programs:
 
 
 def version_of(tool: Tool, go_mod: str) -> str:
-    """The version (`v1.2.3`) at which `go_mod` requires the tool's module. Raises ValueError if it does not."""
+    """The version (`v1.2.3`) at which `go_mod` requires the tool's module, else ValueError."""
     found = re.search(rf"^(?:require)?\s*{re.escape(tool.module)} (v\S+)", go_mod, re.MULTILINE)
     if not found:
         raise ValueError(f"go/{tool.name}/go.mod requires no {tool.module}")
@@ -124,7 +124,7 @@ def cache_root() -> Path:
 
 
 def find_programs(tools: Iterable[Tool] = CLUSTER_TOOLS) -> Programs:
-    """The programs of `tools`: from $TANDEM_KUBE_BIN if set, else from the cache, building what is missing."""
+    """The programs of `tools`: from $TANDEM_KUBE_BIN if set, else from the cache, built if missing."""
     tools = tuple(tools)
     if ready := os.environ.get(READY_PROGRAMS):
         directory = Path(ready).absolute()

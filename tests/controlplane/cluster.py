@@ -25,7 +25,7 @@ from tests.controlplane.api import Api, ApiError
 from tests.controlplane.build import Programs, find_programs
 from tests.controlplane.commands import run
 from tests.controlplane.config import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER, Options
-from tests.controlplane.containers import Container, find_container, start_container
+from tests.controlplane.containers import Container, find_container, start_owned
 from tests.controlplane.errors import ComponentError, ControlPlaneError, PrerequisiteError
 from tests.controlplane.fake_nodes import FOR_GOOD, fake_node
 from tests.controlplane.node import Node
@@ -33,6 +33,7 @@ from tests.controlplane.pki import Authority, Certificate
 from tests.controlplane.processes import Process
 from tests.controlplane.wait import wait_for
 
+RUNNING_CLUSTER = "TANDEM_CLUSTER"  # the state directory of a cluster to use instead of starting one
 _NOT_READY_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
@@ -48,7 +49,6 @@ class Cluster:
         self.options = options
         self.processes: dict[str, Process] = {}
         self.nodes: list[Node] = []
-        self.waiters: list[subprocess.Popen[bytes]] = []  # our children that wait for the nodes' ends
         self._hold: subprocess.Popen[bytes] | None = None
         self._api: Api | None = None
 
@@ -92,7 +92,7 @@ class Cluster:
         try:
             with hold_addresses() as addresses:
                 record = state.create(directory, identity, addresses.network, names, programs.directories)
-                container, hold = start_container(identity, "owned")
+                container, hold = start_owned(identity)
                 cluster = cls(directory, record, container, options or Options())
                 cluster._hold = hold
                 bringup.connect(container, addresses, identity)
@@ -141,10 +141,6 @@ class Cluster:
         if self._api is not None:
             self._api.close()
         state.destroy(self.directory)
-        for process in self.all_processes():
-            process.reap()
-        for waiter in self.waiters:
-            waiter.wait()
         if self._hold is not None:
             if self._hold.stdin is not None:
                 self._hold.stdin.close()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tests.controlplane.commands import run
 
-_NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+_ELLIPTIC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+_RSA = ("-newkey", "rsa:2048")
 _DAYS = "3650"
 
 
@@ -44,27 +45,36 @@ class Authority:
         """A new authority and the key for service account tokens."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         made = cls(directory)
-        key = directory / "ca.key"
-        _openssl("req", "-x509", "-subj", "/CN=tandem-test-ca", out=(key, made.certificate))
+        own = Certificate(made.certificate, directory / "ca.key")
+        _openssl("req", "-x509", "-subj", "/CN=tandem-test-ca", out=own, kind=_ELLIPTIC)
         # Of a key in PKCS #8 the API server would not take the public half.
         token_key = str(made.service_account_key)
         run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", token_key])
         return made
 
-    def issue(self, name: str, user: str, group: str = "", alternatives: str = "") -> Certificate:
-        """A certificate for a Kubernetes `user` in `group`; `alternatives` as openssl writes them
-        (`IP:…,DNS:…`).
+    def issue(
+        self, name: str, user: str, group: str = "", alternatives: str = "", rsa: bool = False
+    ) -> Certificate:
+        """A certificate for a Kubernetes `user` in `group`; `alternatives` as openssl writes them (`IP:…`).
+
+        `rsa`: slower to make, but busybox' wget knows nothing else.
         """
         made = Certificate(self.directory / f"{name}.crt", self.directory / f"{name}.key")
         subject = (f"/O={group}" if group else "") + f"/CN={user}"
         ca, ca_key = str(self.certificate), str(self.directory / "ca.key")
         names = f"subjectAltName={alternatives or f'DNS:{name}'}"
         request = ["req", "-x509", "-CA", ca, "-CAkey", ca_key, "-subj", subject, "-addext", names]
-        _openssl(*request, "-addext", "basicConstraints=critical,CA:FALSE", out=(made.key, made.certificate))
+        _openssl(
+            *request,
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            out=made,
+            kind=_RSA if rsa else _ELLIPTIC,
+        )
         return made
 
     def kubeconfig(self, path: Path, server: str, certificate: Certificate) -> Path:
-        """Writes a kubeconfig with all it needs inside, so that it may be read from another mount namespace."""
+        """Writes a kubeconfig with all it needs inside, so that any mount namespace will do."""
 
         def data(file: Path) -> str:
             return base64.b64encode(file.read_bytes()).decode()
@@ -87,7 +97,7 @@ class Authority:
         return path
 
 
-def _openssl(*arguments: str, out: tuple[Path, Path]) -> None:
-    """Makes a new key and a certificate for it; `out` names the two files."""
-    key, certificate = map(str, out)
-    run(["openssl", *arguments, *_NEW_KEY, "-days", _DAYS, "-keyout", key, "-out", certificate])
+def _openssl(*arguments: str, out: Certificate, kind: tuple[str, ...]) -> None:
+    """Makes a new key of a kind and a certificate for it."""
+    files = ["-keyout", str(out.key), "-out", str(out.certificate)]
+    run(["openssl", *arguments, *kind, "-nodes", "-days", _DAYS, *files])

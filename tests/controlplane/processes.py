@@ -7,9 +7,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.controlplane.containers import Container
@@ -33,7 +32,6 @@ class Process:
     record: Path
     pid: int = 0
     started: int = 0  # in clock ticks since boot: with the pid, it names this process and no later one
-    _waiter: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @classmethod
     def load(cls, record: Path, container: Container) -> Process:
@@ -56,39 +54,19 @@ class Process:
         return self.pid > 0 and start_time(self.pid) == self.started
 
     def start(self, argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None) -> Process:
-        """Starts it, if it does not run, and returns itself."""
+        """Starts it, if it does not run, and returns itself. Raises ComponentError if it ends at once."""
         if self.running:
             return self
-        self.reap()
         self.argv = tuple(argv) if argv is not None else self.argv
-        self.env = env if env is not None else self.env
+        self.env = dict(env) if env is not None else self.env
         with self.log.open("ab") as log:
-            self._waiter = subprocess.Popen(
-                self.container.command(self.argv),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=dict(self.env),
-                cwd="/",
-                start_new_session=True,
-            )
-        # nsenter enters the process namespace by forking: the process itself is its child.
-        waiter = self._waiter
-        self.pid = wait_for(f"{self.name} to be forked", lambda: _only_child(waiter.pid, self), 10, 0.002)
-        self.started = start_time(self.pid)
+            self.pid = self.container.start(self.argv, self.env, log)
+        self.started = start_time(self.pid) if self.pid else 0
+        if not self.started:
+            raise ComponentError(self.name, "ended at once", self.log)
+        saved = {"name": self.name, "argv": self.argv, "env": dict(self.env), "log": str(self.log)}
         temporary = self.record.with_suffix(".new")
-        temporary.write_text(
-            json.dumps(
-                {
-                    "name": self.name,
-                    "argv": self.argv,
-                    "env": dict(self.env),
-                    "log": str(self.log),
-                    "pid": self.pid,
-                    "started": self.started,
-                }
-            )
-        )
+        temporary.write_text(json.dumps(saved | {"pid": self.pid, "started": self.started}))
         temporary.rename(self.record)
         return self
 
@@ -99,13 +77,11 @@ class Process:
             wait_for(f"{self.name} to end", lambda: not self.running, timeout_seconds, 0.02)
         except WaitTimeoutError:
             self.kill()
-        self.reap()
 
     def kill(self) -> None:
         """Ends it at once (SIGKILL) and waits until it is gone."""
         self.signal(signal.SIGKILL)
         wait_for(f"{self.name} to be killed", lambda: not self.running, 10, 0.01)
-        self.reap()
 
     def restart(self, timeout_seconds: float = 10) -> None:
         """Stop, then start."""
@@ -124,25 +100,6 @@ class Process:
         """Raises ComponentError, with the end of its log, if it does not run."""
         if not self.running:
             raise ComponentError(self.name, "has ended", self.log)
-
-    def reap(self) -> None:
-        """Waits for our own child that waited for the process, if this session started it."""
-        if self._waiter is not None:
-            self._waiter.wait()
-            self._waiter = None
-
-
-def _only_child(waiter: int, process: Process) -> int | None:
-    """The id of the waiter's child, None while there is none yet."""
-    try:
-        children = Path(f"/proc/{waiter}/task/{waiter}/children").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
-        children = []
-    if children:
-        return int(children[0])
-    if start_time(waiter) == 0:
-        raise ComponentError(process.name, "ended at once", process.log)
-    return None
 
 
 def start_time(pid: int) -> int:

@@ -1,0 +1,46 @@
+"""What the cluster tests share: one real two-node Kubernetes per session, and a namespace per test."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.controlplane import RUNNING_CLUSTER, Cluster, state
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what is in this folder, and skips it where no cluster can be."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker("cluster")
+            if sys.platform != "linux" or os.geteuid() != 0:
+                item.add_marker(pytest.mark.skip(reason="a cluster needs root on Linux"))
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Two nodes, Ready; the session's own, or the running one that $TANDEM_CLUSTER names."""
+    if running := os.environ.get(RUNNING_CLUSTER):
+        yield Cluster.attach(Path(running))
+        return
+    with Cluster.start(nodes=2) as made:
+        yield made
+        if request.session.testsfailed:
+            kept = state.keep_logs(made.directory)
+            sys.stderr.write(f"\nthe cluster's logs are in {kept}\n")
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """An empty namespace, removed with all in it after the test."""
+    name = f"test-{secrets.token_hex(3)}"
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    cluster.kubectl("--namespace", name, "delete", "pods", "--all", "--grace-period=1", "--wait=true")
