@@ -1,1 +1,1 @@
-"""The host shim of the CNI plugin, and its installer."""
+"""The host's half of the attachment: the shim that container runtimes call, and what puts it on a host."""

@@ -9,6 +9,7 @@ with a NIC claim never starts without its interface; a pod without one costs a s
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ from kubeletplugin.attach.store import (
 )
 
 ReservationLookup = Callable[[str, str, str], None]
-"""(namespace, name, UID of a pod): bring what the ledger knows of the pod's claims up to date from the API."""
+"""(namespace, name, UID of a pod): bring what the ledger knows of its claims up to date from the API."""
 
 RETURN_SECONDS: Final = 2.0
 """How long the kernel may take to give a dead namespace's NIC back (it does so in a work queue)."""
@@ -366,6 +367,7 @@ def _compare(row: Attachment, inside: Netlink) -> None:
         raise _deviates(row, f"is called {link.name}, not {row.interface}")
     if not link.up:
         raise _deviates(row, "is down")
-    missing = set(row.addresses) - links.addresses(inside, link)
+    wanted = {str(ipaddress.ip_interface(address)) for address in row.addresses}
+    missing = wanted - links.addresses(inside, link)
     if missing:
         raise _deviates(row, f"has lost its address {', '.join(sorted(missing))}")
