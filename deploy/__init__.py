@@ -1,0 +1,1 @@
+"""How Tandem gets into a cluster: manifests, the image, and the demo that runs both."""

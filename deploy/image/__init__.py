@@ -1,0 +1,1 @@
+"""The one container image of the controller and the kubelet plugin."""
