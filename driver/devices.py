@@ -137,6 +137,7 @@ class Nic:
     link_type: str = "ethernet"
     speed_bits_per_second: int = 0
     sriov_total_vfs: int = 0
+    sriov_num_vfs: int = 0
     netdev: Netdev | None = None
     rdma: RdmaDevice | None = None
     vfs: tuple[Vf, ...] = ()

@@ -174,6 +174,7 @@ def _nic(
         link_type="infiniband" if infiniband else "ethernet",
         speed_bits_per_second=(device.rate_bits_per_second if device else 0) or speeds.get(pf.address, 0),
         sriov_total_vfs=pf.sriov_total_vfs,
+        sriov_num_vfs=pf.sriov_num_vfs,
         netdev=netdev,
         rdma=device,
         vfs=tuple(

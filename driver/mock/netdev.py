@@ -153,7 +153,7 @@ class MockNetdevs:
                 pair = _step("add", kind="veth", peer={"ifname": pf.wire, "mtu": pf.mtu}, **look)
                 _do([pair], f"make {pf.interface}")
             else:
-                # Down first: before Linux 6.2 nothing that is up is renamed. The alias keeps the cable's name.
+                # Down first: before Linux 6.2 nothing that is up is renamed. The alias keeps the old name.
                 index = cable["index"]
                 steps = [
                     _step("set", index=index, state="down"),

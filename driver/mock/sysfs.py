@@ -121,7 +121,6 @@ def _function(
     yield Entry(f"{directory}/device", f"0x{device}")
     yield Entry(f"{directory}/numa_node", str(numa_node))
     yield Entry(f"{directory}/driver", target=f"bus/pci/drivers/{driver}")
-    yield Entry(f"bus/pci/drivers/{driver}/{address}", target=directory)
     yield Entry(f"bus/pci/devices/{address}", target=directory)
 
 

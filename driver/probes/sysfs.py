@@ -41,10 +41,12 @@ class SysfsReader:
         except FileNotFoundError:
             if not optional:
                 self.complain(path, "is missing")
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             # Speed and rate of a device that is down answer EINVAL, which says nothing new.
             if not optional:
-                self.complain(path, f"cannot be read: {error}")
+                self.complain(path, f"cannot be read: {error.strerror}")
+        except UnicodeDecodeError:
+            self.complain(path, "is no text")
         return None
 
     def integer(self, path: Path, *, base: int = 10, optional: bool = False) -> int | None:
