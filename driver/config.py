@@ -82,7 +82,7 @@ class PlacedInterface:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The controller's decision about one claim: its pairs in order, and one interface for each NIC result."""
+    """The controller's decision about one claim: its pairs in order, an interface for each NIC result."""
 
     pairs: tuple[PlacedPair, ...] = ()
     interfaces: tuple[PlacedInterface, ...] = ()

@@ -72,6 +72,8 @@ def entries(machine: Machine) -> Iterator[Entry]:
     """Every file and link of the tree."""
     yield Entry("class/dmi/id/product_name", machine.product)
     yield Entry("class/misc/rdma_cm/dev", "10:58")
+    for driver in ("pcieport", "nvidia", machine.nic_model.driver):
+        yield Entry(f"bus/pci/drivers/{driver}/uevent")
     yield from _bridges(machine)
     gpu = machine.gpu_model
     for function in machine.gpus:
