@@ -221,7 +221,9 @@ def _nic_attributes(nic: Nic) -> Attributes:
         {
             TYPE: _string(TYPE_NIC),
             "pf": _string(nic.pci_address),
-            "pfName": _string(nic.name),
+            "pfName": _string(
+                nic.rdma.name if nic.rdma else None
+            ),  # an interface's name goes with it to the pod
             "linkType": _string(nic.link_type),
             "vendor": _string(nic.vendor),
             "rdma": DeviceAttribute(bool_=nic.rdma is not None),
@@ -238,6 +240,7 @@ def _vf_attributes(nic: Nic, vf: Vf) -> Attributes:
         {
             **_nic_attributes(nic),
             TYPE: _string(TYPE_VF),
+            "pfName": _string(nic.name),
             "vfIndex": DeviceAttribute(int_=vf.index),
             "rdma": DeviceAttribute(bool_=vf.rdma is not None),
             "rdmaDevice": _string(vf.rdma.name if vf.rdma else None),

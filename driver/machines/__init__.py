@@ -1,0 +1,1 @@
+"""Machine files, one real product each, and nothing else."""

@@ -21,7 +21,6 @@ from driver.errors import ConfigError
 from driver.topology import place, rails
 
 _ROOT_COMPLEX = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
-_INTERFACE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,12}")  # leaves room for a VF's suffix within 15
 
 Hex16 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{4}$")]
 NumaNode = Annotated[int, msgspec.Meta(ge=0, le=1023)]

@@ -131,13 +131,14 @@ class MockNetdevs:
             if cable is None:
                 _do([_step("del", index=index)], f"delete {pf.interface}")
                 continue
-            steps = [
-                _step("set", index=index, state="down"),
+            # The alias goes together with our name: stopped before that, we still know whose cable this is.
+            steps = [_step("set", index=index, state="down")]
+            if altname in link["altnames"]:
+                steps.append(_step("property_del", index=index, altname=altname))
+            steps += [
                 _step("set", index=index, ifname=cable, ifalias=""),
                 _step("set", index=index, state="up"),
             ]
-            if altname in link["altnames"]:
-                steps.append(_step("property_del", index=index, altname=altname))
             _do(steps, f"give {pf.interface} its name {cable} back")
 
     def _make_pfs(self, links: _Links) -> set[str]:
@@ -205,7 +206,7 @@ class MockNetdevs:
                 revived.append(vf)
             elif code not in (errno.EADDRINUSE, errno.EBUSY):
                 raise _refused(f"make VF {vf.interface}", code)
-        _do([_step("set", ifname=vf.interface, state="down") for vf in revived], "set VFs down")
+        _do([_step("set", ifname=vf.interface, state="down") for vf in (*revived, *nameless)], "set VFs down")
         made = [*(vf for _, vf in certain), *revived]
         altnames = [
             _step("property_add", ifname=vf.interface, altname=pci_altname(vf.pci_address))

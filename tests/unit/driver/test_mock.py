@@ -243,11 +243,15 @@ def test_the_real_probe_finds_all_interfaces_pfs_up_and_vfs_down(node: Namespace
 
 
 @needs_root
-def test_sixty_four_vfs_take_less_than_300_ms(node: Namespace, dgx: Machine) -> None:
+def test_sixty_four_vfs_take_less_than_300_ms_of_user_and_kernel_time(node: Namespace, dgx: Machine) -> None:
     mock = netdevs(dgx)
-    started = time.perf_counter()
-    node.run(mock.ensure)
-    assert time.perf_counter() - started < 0.3
+
+    def timed() -> float:
+        started = time.thread_time()
+        mock.ensure()
+        return time.thread_time() - started
+
+    assert node.run(timed) < 0.3
 
 
 @needs_root
@@ -273,6 +277,7 @@ def test_a_cable_becomes_the_pf_of_its_rail_and_is_given_back(node: Namespace, s
     node.run(mock.remove)
     left = node.run(links)
     assert set(left) == {"lo", "cable1", "far1"}
+    assert "IFLA_IFALIAS" not in dict(left["cable1"]["attrs"])  # type: ignore[call-overload]
     assert "IFLA_PROP_LIST" not in dict(left["cable1"]["attrs"])  # type: ignore[call-overload]
 
 
@@ -297,6 +302,23 @@ def test_a_pf_that_was_stopped_half_way_is_finished(node: Namespace, small_dgx: 
     node.run(undo)
     assert node.run(netdevs(one).ensure) == []
     assert node.run(NetdevProbe().read) == before
+
+
+@needs_root
+def test_a_vf_that_was_being_made_anew_is_named_and_set_down(node: Namespace, small_dgx: Machine) -> None:
+    mock = netdevs(one_nic(small_dgx))
+    node.run(mock.ensure)
+
+    def stopped_before_its_altname() -> None:
+        with IPRoute() as netlink:
+            index = netlink.link_lookup(ifname="enp24s0v0")[0]
+            netlink.link("property_del", index=index, altname=pci_altname(VF))
+            netlink.link("set", index=index, state="up")
+
+    node.run(stopped_before_its_altname)
+    assert node.run(mock.ensure) == []
+    assert VF in node.run(NetdevProbe().read)
+    assert not node.run(lambda: up("enp24s0v0"))
 
 
 @needs_root

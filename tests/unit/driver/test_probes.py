@@ -11,7 +11,7 @@ import pytest
 
 from driver.devices import Netdev, Place
 from driver.mock.machine import Machine
-from driver.probes.net import netdevs
+from driver.probes.net import NetdevProbe, netdevs
 from driver.probes.pci import PciProbe
 from driver.probes.rdma import RdmaProbe
 
@@ -162,6 +162,14 @@ def test_net_a_representor_is_not_the_function_it_stands_for() -> None:
         link(3, "uplink", IFLA_PHYS_PORT_NAME="p0", **on_pci(NIC)),
     ]
     assert netdevs(links, set())[NIC].name == "uplink"
+
+
+def test_net_reading_the_kernel_forks_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_fork() -> int:
+        raise AssertionError("forked")
+
+    monkeypatch.setattr(os, "fork", no_fork)
+    NetdevProbe().read()
 
 
 def test_net_the_default_route_and_a_bond_make_an_uplink() -> None:

@@ -110,6 +110,22 @@ def test_a_published_device_says_its_place(place: Place) -> None:
     assert place_of(found, DRIVER) == short
 
 
+PCI_ADDRESSES = st.builds(
+    "{:04x}:{:02x}:{:02x}.{:x}".format,
+    st.integers(0, 0x1FFFF),
+    st.integers(0, 255),
+    st.integers(0, 31),
+    st.integers(0, 7),
+)
+
+
+@given(PCI_ADDRESSES, PCI_ADDRESSES)
+def test_a_device_name_is_a_dns_label_and_means_one_slot(one: str, other: str) -> None:
+    assert DNS_LABEL.fullmatch(device_name("gpu", one))
+    assert (device_name("gpu", one) == device_name("gpu", other)) == (one == other)
+    assert device_name("gpu", one) == device_name("gpu", one.upper())
+
+
 def test_eight_gpus_and_512_vfs_are_published() -> None:
     nics = tuple(a_nic(0x40 + n, vfs=64) for n in range(8))
     found = slices_of(Inventory("m", tuple(a_gpu(n) for n in range(8)), nics))
