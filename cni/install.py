@@ -1,9 +1,9 @@
 """Puts the shim on a host and into the chain of the cluster's default network, without editing anyone's file.
 
 libcni (1.3; containerd 2.1 and later) appends every ``<conf dir>/<network name>/*.conf`` to the plugins of
-the network of that name, if a ``.conflist`` defines it. The default network is the first file of the folder in
-byte order, as containerd chooses it; that can change, so `install` is cheap and is repeated. containerd reloads
-when a file in the conf dir itself is written or removed, not when one is made below it.
+the network of that name, if a ``.conflist`` defines it. The default network is the first file of the folder,
+in byte order, as containerd chooses it; that can change, so `install` is cheap and is repeated. containerd
+reloads when a file in the conf dir itself is written or removed, not when one is made below it.
 """
 
 from __future__ import annotations
