@@ -21,7 +21,8 @@ from driver.topology import rails
 
 log = logging.getLogger(__name__)
 
-_VFIO = "vfio-pci"
+_WITHOUT_INTERFACE = frozenset({None, "vfio-pci", "virtio-pci"})
+"""Drivers under which a function has no interface of its own to give (a virtio interface belongs to a child)."""
 
 
 class Probe(Protocol):
@@ -143,14 +144,14 @@ def assemble(
         nics=tuple(
             _nic(f, _usable_vfs(f, functions), rail_of.get(f.address), netdevs, rdma, speeds)
             for f in nic_functions
-            if f.driver != _VFIO
+            if f.driver not in _WITHOUT_INTERFACE
         ),
     )
 
 
 def _usable_vfs(pf: PciFunction, functions: Mapping[str, PciFunction]) -> list[tuple[int, PciFunction]]:
     found = ((index, functions.get(address)) for index, address in pf.virtfns)
-    return [(index, vf) for index, vf in found if vf is not None and vf.driver != _VFIO]
+    return [(index, vf) for index, vf in found if vf is not None and vf.driver not in _WITHOUT_INTERFACE]
 
 
 def _nic(
