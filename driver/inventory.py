@@ -22,7 +22,7 @@ from driver.topology import rails
 log = logging.getLogger(__name__)
 
 _WITHOUT_INTERFACE = frozenset({None, "vfio-pci", "virtio-pci"})
-"""Drivers under which a function has no interface of its own to give (a virtio interface belongs to a child)."""
+"""Drivers under which a function has no interface of its own (a virtio interface belongs to a child)."""
 
 
 class Probe(Protocol):
@@ -128,8 +128,8 @@ def assemble(
 ) -> Inventory:
     """Put the probes' facts together; all mappings are by PCI address, `functions` in PCI order.
 
-    A GPU that NVML does not answer for is left out, but keeps its place in the order of rails. Functions
-    bound to vfio-pci are left out: they have no interface to give.
+    A GPU that NVML does not answer for is left out, but keeps its place in the order of rails. NICs and VFs bound
+    to no driver, or to one without interfaces (vfio-pci), are left out.
     """
     gpu_functions = [f for f in functions.values() if f.is_gpu]
     nic_functions = [f for f in functions.values() if f.is_nic and f.physfn is None]

@@ -69,10 +69,14 @@ def test_a_gpu_without_an_nvml_answer_is_left_out_once_said_and_keeps_the_others
 
 
 @pytest.mark.usefixtures("nvml")
-def test_functions_bound_to_vfio_are_left_out(sysfs_root: Path, netdevs: Netdevs) -> None:
+@pytest.mark.parametrize("name", ["vfio-pci", "virtio-pci", None])
+def test_functions_without_an_interface_of_their_own_are_left_out(
+    sysfs_root: Path, netdevs: Netdevs, name: str | None
+) -> None:
     driver = sysfs_root / "bus/pci/devices" / VF / "driver"
     driver.unlink()
-    driver.symlink_to("../../../../../../bus/pci/drivers/vfio-pci")
+    if name is not None:
+        driver.symlink_to(f"../../../../../../bus/pci/drivers/{name}")
     nic = read(sysfs_root, netdevs).nics[0]
     assert nic.vfs == ()
     assert nic.sriov_num_vfs == 1
