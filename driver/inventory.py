@@ -128,8 +128,8 @@ def assemble(
 ) -> Inventory:
     """Put the probes' facts together; all mappings are by PCI address, `functions` in PCI order.
 
-    A GPU that NVML does not answer for is left out, but keeps its place in the order of rails. NICs and VFs bound
-    to no driver, or to one without interfaces (vfio-pci), are left out.
+    A GPU that NVML does not answer for is left out, but keeps its place in the order of rails. NICs and
+    VFs bound to no driver, or to one without interfaces (vfio-pci), are left out.
     """
     gpu_functions = [f for f in functions.values() if f.is_gpu]
     nic_functions = [f for f in functions.values() if f.is_nic and f.physfn is None]
