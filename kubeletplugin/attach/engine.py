@@ -1,26 +1,23 @@
-"""CNI's commands made true: a prepared NIC goes into its pod's network namespace, and comes home.
+"""CNI's commands: which NICs go into which pod, whose they are already, and what nobody will ask for any more.
 
-Works from the ledger alone, because a sandbox may be re-made without a Prepare. Every intent is in the
-ledger, with the NIC's home state, before the kernel is touched, so whatever a kill leaves behind is undone by
-the next ADD or DEL of the pod or by `sweep`: under the pod's lock a row on its way is always an orphan. A pod
-with a NIC claim never starts without its interface; a pod without one costs a single read.
+Works from the ledger alone, because a sandbox may be re-made without a Prepare. What a kill leaves behind is
+undone by the pod's next ADD or DEL, or by `sweep`: under the pod's lock, a row on its way is always an orphan.
+A pod with a NIC claim never starts without its interface; a pod without one costs a single read.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import logging
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from driver.errors import RetryableError, TandemError
-from kubeletplugin.attach import links, rdma
+from kubeletplugin.attach import links
 from kubeletplugin.attach.locks import KeyedLocks
-from kubeletplugin.attach.netlink import Link, Netlink, NetlinkError
+from kubeletplugin.attach.mover import Mover
+from kubeletplugin.attach.netlink import Netlink, NetlinkError
 from kubeletplugin.attach.netns import Netns, inode_at
 from kubeletplugin.attach.protocol import CniCall, Reply
 from kubeletplugin.attach.results import AttachedInterface, CniError, Code, encode_result
@@ -29,15 +26,11 @@ from kubeletplugin.attach.store import (
     AttachmentGoneError,
     AttachmentStore,
     AttachmentTakenError,
-    HomeState,
     Sandbox,
 )
 
 ReservationLookup = Callable[[str, str, str], None]
 """(namespace, name, UID of a pod): bring what the ledger knows of its claims up to date from the API."""
-
-RETURN_SECONDS: Final = 2.0
-"""How long the kernel may take to give a dead namespace's NIC back (it does so in a work queue)."""
 
 _log = logging.getLogger(__name__)
 _OK = Reply(0)
@@ -64,10 +57,8 @@ class AttachEngine:
     ) -> None:
         self._store = store
         self._look_up = look_up
-        self._pci_devices = pci_devices
-        self._home = Netns.current()
+        self._mover = Mover(store, pci_devices)
         self._locks = KeyedLocks()
-        self._rdma_exclusive = rdma.exclusive_mode()
 
     def handle(self, call: CniCall, netns_fd: int | None) -> Reply:
         """Answer one call. The descriptor stays the caller's.
@@ -102,7 +93,7 @@ class AttachEngine:
         Rows on their way without a call under way (this process or the one before it was stopped), and rows
         in a namespace that is gone (no DEL ever came).
         """
-        self._rdma_exclusive = rdma.exclusive_mode()
+        self._mover.read_rdma_mode()
         self._release(self._store.unsettled(), only=_is_orphan)
 
     def release_claim(self, claim_uid: str) -> None:
@@ -128,7 +119,7 @@ class AttachEngine:
             return Reply(0, encode_result(previous, (), call.cni_version))
         if pod is None:
             raise CniError(Code.ENVIRONMENT, f"CNI_NETNS={call.netns_path!r} cannot be opened")
-        if pod.inode == self._home.inode:
+        if pod.inode == self._mover.home.inode:
             raise CniError(Code.ENVIRONMENT, f"CNI_NETNS={call.netns_path!r} is the node's own namespace")
         elsewhere = [row for row in rows if row.sandbox and row.sandbox.pod_uid != call.pod_uid]
         self._release(elsewhere, only=_is_orphan)  # of a pod that ended without DEL
@@ -140,7 +131,7 @@ class AttachEngine:
         with self._locks.hold(call.pod_uid):  # an ADD that the runtime gave up may still be under way
             rows = self._store.by_container(call.container_id)
             if rows:
-                self._take_home(rows, pod)
+                self._mover.take_home(rows, pod)
         return _OK
 
     def _check(self, call: CniCall, pod: Netns | None) -> Reply:
@@ -174,8 +165,6 @@ class AttachEngine:
             raise failures[0]
         return _OK
 
-    # ---- in
-
     def _rows_of(self, call: CniCall) -> list[Attachment]:
         if not call.pod_uid:
             return []  # not a Kubernetes pod
@@ -185,6 +174,8 @@ class AttachEngine:
             rows = self._store.for_pod(call.pod_uid)
         return rows
 
+    # ---- under the pod's lock
+
     def _attach(self, call: CniCall, pod: Netns) -> list[AttachedInterface]:
         rows = self._store.for_pod(call.pod_uid)
         for row in rows:
@@ -192,7 +183,7 @@ class AttachEngine:
                 raise AttachmentTakenError(row)
         _refuse_same_names(rows)
         for left in _by_container([row for row in rows if row.sandbox]):
-            self._take_home(left)  # the sandbox before this one, or an ADD that was cut off
+            self._mover.take_home(left)  # the sandbox before this one, or an ADD that was cut off
         visible = inode_at(call.netns_path) == pod.inode  # else sweep could not tell whether it still lives
         sandbox = Sandbox(
             pod_uid=call.pod_uid,
@@ -201,56 +192,11 @@ class AttachEngine:
             netns_path=call.netns_path if visible else "",
             netns_inode=pod.inode,
         )
-        with Netlink() as home, pod.netlink() as inside:
-            moves = [(row, self._find_at_home(row, home)) for row in rows]
-            for row in rows:
-                if links.exists(inside, row.interface):
-                    message = f"pod {call.pod} has an interface {row.interface} already"
-                    raise CniError(Code.INTERFACE_EXISTS, message, f"wanted by claim {row.claim}")
-            intents = [
-                replace(
-                    row,
-                    state="attaching",
-                    sandbox=sandbox,
-                    home=HomeState(link.name, link.mac, link.mtu, link.up),
-                )
-                for row, link in moves
-            ]
-            self._store.begin_attach(intents)
-            try:
-                links.move_into_pod(home, pod, moves)
-                self._move_rdma(rows, pod)
-                inside_links = links.set_up_in_pod(pod, inside, rows)
-                self._store.finish_attach(intents)
-            except Exception:
-                self._roll_back(intents, pod)
-                raise
+        inside = self._mover.attach(rows, sandbox, pod)
         return [
             AttachedInterface(link.name, link.mac, link.mtu, call.netns_path, row.pci_address, row.addresses)
-            for row, link in zip(rows, inside_links, strict=True)
+            for row, link in zip(rows, inside, strict=True)
         ]
-
-    def _find_at_home(self, row: Attachment, home: Netlink) -> Link:
-        link = links.find(home, row.pci_address)
-        if link is None:
-            where = f"NIC {row.device} (PCI {row.pci_address}) of claim {row.claim}"
-            raise CniError(Code.TRY_LATER, f"{where} has no interface in the node's network namespace")
-        return link
-
-    def _move_rdma(self, rows: Sequence[Attachment], pod: Netns) -> None:
-        devices = [row.rdma_device for row in rows if row.rdma_device]
-        if self._rdma_exclusive and devices:
-            with Netlink(rdma.NETLINK_RDMA) as home:
-                for device in devices:
-                    rdma.move(home, device, pod)
-
-    def _roll_back(self, intents: Sequence[Attachment], pod: Netns) -> None:
-        try:
-            self._take_home(intents, pod)
-        except Exception:
-            _log.exception("roll-back failed; the DEL that follows, or the sweep, tries again")
-
-    # ---- home
 
     def _release(
         self, rows: Sequence[Attachment], *, only: Callable[[Attachment], bool] = lambda _: True
@@ -267,59 +213,11 @@ class AttachEngine:
                 if not orphans:
                     continue
                 try:
-                    self._take_home(orphans)
+                    self._mover.take_home(orphans)
                 except (TandemError, OSError) as error:
                     _log.warning("NICs of pod %s did not come home: %s", sandbox.pod, error)
                     failures.append(error if isinstance(error, TandemError) else RetryableError(str(error)))
         return failures
-
-    def _take_home(self, rows: Sequence[Attachment], pod: Netns | None = None) -> None:
-        """Rows of one sandbox back to the node's namespace, as they were. What is nowhere is done.
-
-        RDMA first: a device whose netdev has left cannot be told from others.
-        """
-        sandbox = rows[0].sandbox
-        if sandbox is None:
-            return
-        self._store.begin_detach(rows)
-        with contextlib.ExitStack() as stack:
-            home = stack.enter_context(Netlink())
-            if pod is None or pod.inode != sandbox.netns_inode:
-                pod = Netns.at(sandbox.netns_path, sandbox.netns_inode)
-                if pod:
-                    stack.enter_context(pod)
-            inside = stack.enter_context(pod.netlink()) if pod else None
-            if pod and self._rdma_exclusive:
-                devices = [row.rdma_device for row in rows if row.rdma_device]
-                with pod.netlink(rdma.NETLINK_RDMA) as rdma_inside:
-                    for device in devices:
-                        rdma.move(rdma_inside, device, self._home)
-            for row in rows:
-                self._restore(row, home, inside)
-        self._store.finish_detach(rows)
-
-    def _restore(self, row: Attachment, home: Netlink, inside: Netlink | None) -> None:
-        if row.home is None:
-            return
-        link = links.find(inside, row.pci_address) if inside else None
-        if inside and link:
-            links.restore(inside, link, row.home, to=self._home)
-        link = links.find(home, row.pci_address)
-        if link is None and inside is None:
-            link = self._await_return(row, home)
-        if link is None:
-            _log.warning("NIC %s (PCI %s) is neither in its pod nor at home", row.device, row.pci_address)
-        elif HomeState(link.name, link.mac, link.mtu, link.up) != row.home:
-            links.restore(home, link, row.home)
-
-    def _await_return(self, row: Attachment, home: Netlink) -> Link | None:
-        deadline = time.monotonic() + RETURN_SECONDS
-        while (self._pci_devices / row.pci_address).exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-            link = links.find(home, row.pci_address)
-            if link:
-                return link
-        return None
 
 
 def _is_orphan(row: Attachment) -> bool:

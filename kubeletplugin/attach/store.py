@@ -107,7 +107,9 @@ class AttachmentGoneError(PermanentError):
 class AttachmentStore(Protocol):
     """The node's durable memory of attachments; the ledger implements it. Any thread may call any method.
 
-    A method that writes is one transaction over all rows that it is given, and returns when that is durable.
+    A method that writes is one transaction over all rows that it is given. When it returns, the write survives
+    the end of this process; it need not survive a power loss, which undoes all attachments as well. So there is
+    no fsync on the way of ADD and DEL.
     """
 
     def for_pod(self, pod_uid: str) -> list[Attachment]:
