@@ -83,7 +83,7 @@ def _start_api(cluster: Cluster, authority: Authority) -> None:
     cluster.start_process(config.ETCD, config.etcd(programs, cluster.directory / "etcd", options))
     names = "DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc"
     reached_at = f"IP:127.0.0.1,IP:{addresses.api_server},IP:{addresses.services[1]},{names}"
-    server = authority.issue("kube-apiserver", "kube-apiserver", alternatives=reached_at, rsa=True)
+    server = authority.issue("kube-apiserver", "kube-apiserver", alternatives=reached_at)
     admin = authority.issue("admin", "admin", "system:masters")
     authority.kubeconfig(cluster.kubeconfig, cluster.server, admin)
     cluster.start_process(

@@ -89,6 +89,7 @@ class Cluster:
         identity = state.new_id()
         directory = (directory or state.root() / identity).absolute()
         names = tuple(f"node-{index}" for index in range(nodes))
+        cluster: Self | None = None
         try:
             with hold_addresses() as addresses:
                 record = state.create(directory, identity, addresses.network, names, programs.directories)
@@ -98,12 +99,13 @@ class Cluster:
                 bringup.connect(container, addresses, identity)
             bringup.bring_up(cluster, names)
         except BaseException as error:
-            state_made = state.load(directory)
-            if state_made is not None and state_made.id == identity:
-                kept = state.keep_logs(directory)
-                state.destroy(directory)
-                if isinstance(error, ComponentError):
-                    raise error.moved(kept / error.log.name) from None
+            made = state.load(directory)
+            if made is None or made.id != identity:  # another's
+                raise
+            kept = state.keep_logs(directory)
+            cluster.destroy() if cluster else state.destroy(directory)
+            if isinstance(error, ComponentError):
+                raise error.moved(kept / error.log.name) from None
             raise
         return cluster
 
@@ -136,10 +138,14 @@ class Cluster:
             self._hold.stdin.write(b"k")
             self._hold.stdin.close()
 
-    def destroy(self) -> None:
-        """Ends and removes it all. May be repeated."""
+    def close(self) -> None:
+        """Lets go of what this process holds open of an attached cluster."""
         if self._api is not None:
             self._api.close()
+
+    def destroy(self) -> None:
+        """Ends and removes it all. May be repeated."""
+        self.close()
         state.destroy(self.directory)
         if self._hold is not None:
             if self._hold.stdin is not None:

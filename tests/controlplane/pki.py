@@ -11,8 +11,7 @@ from pathlib import Path
 
 from tests.controlplane.commands import run
 
-_ELLIPTIC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
-_RSA = ("-newkey", "rsa:2048")
+_NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 _DAYS = "3650"
 
 
@@ -46,31 +45,20 @@ class Authority:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         made = cls(directory)
         own = Certificate(made.certificate, directory / "ca.key")
-        _openssl("req", "-x509", "-subj", "/CN=tandem-test-ca", out=own, kind=_ELLIPTIC)
+        _openssl("req", "-x509", "-subj", "/CN=tandem-test-ca", out=own)
         # Of a key in PKCS #8 the API server would not take the public half.
         token_key = str(made.service_account_key)
         run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", token_key])
         return made
 
-    def issue(
-        self, name: str, user: str, group: str = "", alternatives: str = "", rsa: bool = False
-    ) -> Certificate:
-        """A certificate for a Kubernetes `user` in `group`; `alternatives` as openssl writes them (`IP:…`).
-
-        `rsa`: slower to make, but busybox' wget knows nothing else.
-        """
+    def issue(self, name: str, user: str, group: str = "", alternatives: str = "") -> Certificate:
+        """A certificate for a Kubernetes `user` in `group`; `alternatives` as openssl writes them."""
         made = Certificate(self.directory / f"{name}.crt", self.directory / f"{name}.key")
         subject = (f"/O={group}" if group else "") + f"/CN={user}"
         ca, ca_key = str(self.certificate), str(self.directory / "ca.key")
         names = f"subjectAltName={alternatives or f'DNS:{name}'}"
         request = ["req", "-x509", "-CA", ca, "-CAkey", ca_key, "-subj", subject, "-addext", names]
-        _openssl(
-            *request,
-            "-addext",
-            "basicConstraints=critical,CA:FALSE",
-            out=made,
-            kind=_RSA if rsa else _ELLIPTIC,
-        )
+        _openssl(*request, "-addext", "basicConstraints=critical,CA:FALSE", out=made)
         return made
 
     def kubeconfig(self, path: Path, server: str, certificate: Certificate) -> Path:
@@ -97,7 +85,7 @@ class Authority:
         return path
 
 
-def _openssl(*arguments: str, out: Certificate, kind: tuple[str, ...]) -> None:
-    """Makes a new key of a kind and a certificate for it."""
+def _openssl(*arguments: str, out: Certificate) -> None:
+    """Makes a new key and a certificate for it."""
     files = ["-keyout", str(out.key), "-out", str(out.certificate)]
-    run(["openssl", *arguments, *kind, "-nodes", "-days", _DAYS, *files])
+    run(["openssl", *arguments, *_NEW_KEY, "-days", _DAYS, *files])

@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import shutil
+import socket
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -53,8 +54,16 @@ def new_id() -> str:
     """An id that nothing on this machine uses."""
     while True:
         made = f"tandem-{secrets.token_hex(2)}"
-        if not cgroups.leftovers(made) and not Path("/sys/class/net", made).exists():
+        if not cgroups.leftovers(made) and not link_exists(made):
             return made
+
+
+def link_exists(name: str) -> bool:
+    """Whether this network namespace has a link of that name."""
+    try:
+        return socket.if_nametoindex(name) > 0
+    except OSError:
+        return False
 
 
 def create(
@@ -100,7 +109,7 @@ def destroy(directory: Path) -> bool:
     if record is None:
         return False
     kill_container(record.id)
-    if Path("/sys/class/net", record.id).exists():  # goes with the container's network, a moment later
+    if link_exists(record.id):  # goes with the container's network, a moment later
         run(["ip", "link", "delete", record.id], check=False)
     cgroups.remove(record.id)
     for entry in directory.iterdir():
@@ -131,5 +140,6 @@ def keep_logs(directory: Path) -> Path:
     """
     kept = failure_logs()
     shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(directory / "logs", kept)
+    if (directory / "logs").is_dir():
+        shutil.copytree(directory / "logs", kept)
     return kept
