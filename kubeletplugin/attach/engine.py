@@ -1,8 +1,8 @@
-"""CNI's commands: which NICs go into which pod, whose they are already, and what nobody will ask for any more.
+"""CNI's commands: which NICs go into which pod, whose they are already, and what nobody will ask for again.
 
 Works from the ledger alone, because a sandbox may be re-made without a Prepare. What a kill leaves behind is
-undone by the pod's next ADD or DEL, or by `sweep`: under the pod's lock, a row on its way is always an orphan.
-A pod with a NIC claim never starts without its interface; a pod without one costs a single read.
+undone by the pod's next ADD or DEL, or by `sweep`: under the pod's lock, a row on its way is an orphan. A pod
+with a NIC claim never starts without its interface; a pod without one costs two reads.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ipaddress
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from driver.errors import RetryableError, TandemError
 from kubeletplugin.attach import links
@@ -43,7 +43,7 @@ class AttachEngine:
 
     Args:
         store: the node's memory.
-        look_up: asked when an unknown pod starts while a claim is prepared that it could share.
+        look_up: asked when a pod starts while a claim is prepared that it could share without our knowing.
         pci_devices: tells a real PCI function, which comes home from a dead namespace by itself, from one
             that died with it.
     """
@@ -168,11 +168,9 @@ class AttachEngine:
     def _rows_of(self, call: CniCall) -> list[Attachment]:
         if not call.pod_uid:
             return []  # not a Kubernetes pod
-        rows = self._store.for_pod(call.pod_uid)
-        if not rows and self._store.joinable():
+        if self._store.joinable(call.pod_uid):
             self._look_up(call.pod_namespace, call.pod_name, call.pod_uid)
-            rows = self._store.for_pod(call.pod_uid)
-        return rows
+        return self._store.for_pod(call.pod_uid)
 
     # ---- under the pod's lock
 
@@ -181,6 +179,8 @@ class AttachEngine:
         for row in rows:
             if row.sandbox and row.sandbox.pod_uid != call.pod_uid:
                 raise AttachmentTakenError(row)
+        if not rows:
+            raise CniError(Code.TRY_LATER, f"the NIC claims of pod {call.pod} were unprepared just now")
         _refuse_same_names(rows)
         for left in _by_container([row for row in rows if row.sandbox]):
             self._mover.take_home(left)  # the sandbox before this one, or an ADD that was cut off

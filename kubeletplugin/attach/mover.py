@@ -1,8 +1,8 @@
 """Takes a pod's NICs in and home again: the kernel's side of an attachment and the ledger's, step by step.
 
 Each intent is in the ledger, with the NIC's home state, before the kernel is touched. So whatever a kill
-leaves behind can be taken home from the ledger alone, as often as it takes: `Mover.take_home` looks for the NIC
-where it can be (the pod, the node, nowhere yet) and restores what differs.
+leaves behind can be taken home from the ledger alone, as often as it takes: `Mover.take_home` looks for the
+NIC where it can be (the pod, the node, nowhere yet) and restores what differs.
 """
 
 from __future__ import annotations

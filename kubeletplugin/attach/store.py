@@ -107,9 +107,9 @@ class AttachmentGoneError(PermanentError):
 class AttachmentStore(Protocol):
     """The node's durable memory of attachments; the ledger implements it. Any thread may call any method.
 
-    A method that writes is one transaction over all rows that it is given. When it returns, the write survives
-    the end of this process; it need not survive a power loss, which undoes all attachments as well. So there is
-    no fsync on the way of ADD and DEL.
+    A method that writes is one transaction over all rows that it is given. When it returns, the write
+    survives the end of this process; it need not survive a power loss, which undoes all attachments as well.
+    So no fsync is needed on the way of ADD and DEL.
     """
 
     def for_pod(self, pod_uid: str) -> list[Attachment]:
@@ -131,8 +131,11 @@ class AttachmentStore(Protocol):
         """All that are not `prepared`: in a pod, or on the way."""
         ...
 
-    def joinable(self) -> bool:
-        """Is a claim with NICs prepared that pods unknown to us could join (no Prepare comes for them)?"""
+    def joinable(self, pod_uid: str) -> bool:
+        """Is a claim with NICs prepared that is not known to be this pod's, but could be?
+
+        A pod that joins a prepared claim gets no Prepare, so that the ledger may not know of it.
+        """
         ...
 
     def begin_attach(self, intents: Sequence[Attachment]) -> None:

@@ -35,7 +35,7 @@ class MemoryStore:
     def unsettled(self) -> list[Attachment]:
         return [row for row in self.rows.values() if row.state != "prepared"]
 
-    def joinable(self) -> bool:
+    def joinable(self, pod_uid: str) -> bool:
         return self.open_to_others
 
     def begin_attach(self, intents: Sequence[Attachment]) -> None:
