@@ -1,0 +1,163 @@
+"""Writes decisions into claims: finalizer, then allocation; and takes allocations back.
+
+Two writes, since the API server drops a finalizer inside a status write. Killed between them, a claim is left
+with a finalizer and no allocation: kube-controller-manager takes that off when the claim is deleted, and
+the next decision finds it there. Every write is a merge patch with the resourceVersion in it, so fields that we do not
+know survive, and a claim that changed meanwhile is read again. Before every write the right to lead is asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import msgspec
+
+from controller.actions import Allocate, Clear, Cleared, NotWritten, Outcome, Write, Written
+from driver.errors import KubeConflictError, KubeError, KubeUnavailableError
+from driver.kube import paths
+from driver.kube.client import KubeClient
+from driver.kube.objects import AllocationResult, ResourceClaim
+from driver.names import CLAIM_FINALIZER
+
+log = logging.getLogger(__name__)
+
+_CONFLICTS = 5
+_PAUSE_FIRST_SECONDS = 0.2
+_PAUSE_LAST_SECONDS = 5.0
+
+
+class Binder:
+    """A pool of writers. `report` is called from their threads, once for each claim."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        may_write: Callable[[], bool],
+        report: Callable[[Outcome], None],
+        *,
+        writers: int = 8,
+        utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._client = client
+        self._may_write = may_write
+        self._report = report
+        self._utc_now = utc_now
+        self._stopping = threading.Event()
+        self._pool = ThreadPoolExecutor(writers, thread_name_prefix="binder")
+
+    def submit(self, action: Allocate | Clear) -> None:
+        """Begin; returns at once. The claims of one pod are written one after the other, in order."""
+        self._pool.submit(self._run, action)
+
+    def stop(self) -> None:
+        """Let the writes that run end, drop those that wait."""
+        self._stopping.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _run(self, action: Allocate | Clear) -> None:
+        if isinstance(action, Clear):
+            self._report(self.clear(action))
+            return
+        for write in action.writes:
+            try:
+                outcome = self.allocate(write)
+            except Exception as error:  # a bug must not keep the devices taken for ever
+                log.exception("writing claim %s", _name(write.claim))
+                outcome = NotWritten(write.claim.metadata.uid, repr(error))
+            self._report(outcome)
+
+    def allocate(self, write: Write) -> Outcome:
+        """Write one claim; blocks, while the API server is away, until it is back or the lead is lost."""
+        claim, uid = write.claim, write.claim.metadata.uid
+        conflicts, pause = 0, _PAUSE_FIRST_SECONDS
+        read_again = False
+        while True:
+            try:
+                if read_again:
+                    claim = self._read(claim)
+                    if claim.metadata.uid != uid or claim.metadata.deletion_timestamp:
+                        return NotWritten(uid, "the claim is gone")
+                    if claim.status.allocation is not None:
+                        if _same(claim.status.allocation, write.allocation):
+                            return Written(uid, claim.metadata.resource_version)
+                        return NotWritten(uid, "the claim was allocated by another client")
+                if CLAIM_FINALIZER not in claim.metadata.finalizers:
+                    finalizers = [*claim.metadata.finalizers, CLAIM_FINALIZER]
+                    claim = self._patch(claim, {"finalizers": finalizers}, None)
+                claim = self._patch(claim, {}, {"allocation": self._stamped(write.allocation)})
+                return Written(uid, claim.metadata.resource_version)
+            except _NotLeadingError:
+                return NotWritten(uid, "this controller does not lead any more")
+            except KubeConflictError as error:
+                conflicts += 1
+                if conflicts > _CONFLICTS:
+                    return NotWritten(uid, str(error))
+            except KubeUnavailableError as error:
+                # The write may have arrived all the same, so its devices stay taken until we know.
+                log.warning("claim %s: %s; again in %.1f s", _name(claim), error, pause)
+                self._stopping.wait(pause)
+                pause = min(pause * 2, _PAUSE_LAST_SECONDS)
+            except KubeError as error:
+                return NotWritten(uid, str(error))
+            read_again = True
+
+    def clear(self, action: Clear) -> Outcome:
+        """Take one allocation back. One try: if the claim changed, somebody may have reserved it."""
+        claim = action.claim
+        if claim.status.reserved_for:
+            return Cleared(claim.metadata.uid, "the claim is reserved")
+        try:
+            self._patch(claim, {}, {"allocation": None, "devices": None})
+        except _NotLeadingError:
+            return Cleared(claim.metadata.uid, "this controller does not lead any more")
+        except KubeError as error:
+            return Cleared(claim.metadata.uid, str(error))
+        return Cleared(claim.metadata.uid)
+
+    def _patch(
+        self, claim: ResourceClaim, metadata: dict[str, object], status: dict[str, object] | None
+    ) -> ResourceClaim:
+        if not self._may_write() or self._stopping.is_set():
+            raise _NotLeadingError
+        namespace, name = claim.metadata.namespace, claim.metadata.name
+        body: dict[str, object] = {
+            "metadata": {
+                "uid": claim.metadata.uid,
+                "resourceVersion": claim.metadata.resource_version,
+                **metadata,
+            }
+        }
+        if status is None:
+            return self._client.patch(paths.claim(namespace, name), body, ResourceClaim)
+        return self._client.patch(
+            paths.claim_status(namespace, name), {**body, "status": status}, ResourceClaim
+        )
+
+    def _read(self, claim: ResourceClaim) -> ResourceClaim:
+        if not self._may_write() or self._stopping.is_set():
+            raise _NotLeadingError
+        return self._client.get(paths.claim(claim.metadata.namespace, claim.metadata.name), ResourceClaim)
+
+    def _stamped(self, allocation: AllocationResult) -> AllocationResult:
+        """With the time: without it kube-scheduler 1.36 fails to bind, for ever."""
+        now = self._utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        return msgspec.structs.replace(allocation, allocation_timestamp=now)
+
+
+class _NotLeadingError(Exception):
+    """Stops a write before it is made."""
+
+
+def _same(found: AllocationResult, meant: AllocationResult) -> bool:
+    def devices(allocation: AllocationResult) -> list[tuple[str, str, str, str]]:
+        return [(r.request, r.driver, r.pool, r.device) for r in allocation.devices.results]
+
+    return devices(found) == devices(meant)
+
+
+def _name(claim: ResourceClaim) -> str:
+    return f"{claim.metadata.namespace}/{claim.metadata.name}"

@@ -1,0 +1,147 @@
+"""Who holds what: devices, addresses and interface names, from the claims' allocations alone.
+
+The claims are the only store there is. These books turn them round, so that "is this device free" and "is
+this address free" cost a look-up; they follow the claims one change at a time. An allocation that we have
+decided but that the watch does not show yet is recorded in the same way, under the same claim UID, so that
+nothing is counted twice and nothing is given twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+
+from controller.allocator.model import DeviceId
+from driver import config
+from driver.errors import ConfigError
+from driver.kube.objects import AllocationResult
+
+log = logging.getLogger(__name__)
+
+Pool = tuple[str, str]
+"""Driver and pool name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one allocation takes. `placement` is ours, None if another client decided."""
+
+    devices: frozenset[DeviceId]
+    placement: config.Placement | None
+    node: str | None
+
+    @property
+    def addresses(self) -> Iterable[str]:
+        """With prefix length."""
+        return (a for i in (self.placement.interfaces if self.placement else ()) for a in i.addresses)
+
+    @property
+    def interfaces(self) -> Set[str]:
+        """Interface names in the pod."""
+        return {i.interface for i in (self.placement.interfaces if self.placement else ())}
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Two claims, by UID, were given the same device."""
+
+    device: DeviceId
+    first_uid: str
+    second_uid: str
+
+
+def read(allocation: AllocationResult, driver_name: str) -> Held:
+    """What the allocation takes, as far as it is ours to count.
+
+    Admin access takes nothing from anybody (KEP-5018), a share takes but a part (KEP-5075).
+    """
+    return Held(
+        devices=frozenset(
+            DeviceId(result.driver, result.pool, result.device)
+            for result in allocation.devices.results
+            if not result.admin_access and result.share_id is None
+        ),
+        placement=_placement(allocation, driver_name),
+        node=node_of(allocation),
+    )
+
+
+def node_of(allocation: AllocationResult) -> str | None:
+    """The one node that the allocation is good for, None if its selector has another form than ours."""
+    terms = allocation.node_selector.node_selector_terms if allocation.node_selector else []
+    fields = terms[0].match_fields if len(terms) == 1 and not terms[0].match_expressions else []
+    if len(fields) == 1 and fields[0].key == "metadata.name" and fields[0].operator == "In":
+        return fields[0].values[0] if len(fields[0].values) == 1 else None
+    return None
+
+
+class Books:
+    """Allocations by claim UID, turned round. Not thread-safe."""
+
+    def __init__(self, driver_name: str) -> None:
+        self._driver_name = driver_name
+        self._held: dict[str, Held] = {}
+        self._holders: dict[Pool, dict[DeviceId, set[str]]] = {}
+        self._addresses: Counter[str] = Counter()
+
+    def record(self, uid: str, allocation: AllocationResult | None) -> tuple[set[Pool], list[Duplicate]]:
+        """Set what a claim holds (None: nothing). Returns the pools in which a device became free, and
+        devices that another claim holds as well.
+        """
+        before = self._held.pop(uid, None)
+        after = read(allocation, self._driver_name) if allocation is not None else None
+        if after is not None:
+            self._held[uid] = after
+        old, new = before.devices if before else frozenset(), after.devices if after else frozenset()
+        freed = {pool for device in old - new if (pool := self._let_go(device, uid))}
+        duplicates = [clash for device in new - old if (clash := self._take(device, uid))]
+        self._addresses.update(after.addresses if after else ())
+        for address in before.addresses if before else ():
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
+        return freed, duplicates
+
+    def held(self, uid: str) -> Held | None:
+        """What a claim holds."""
+        return self._held.get(uid)
+
+    def taken(self, pool: Pool) -> Mapping[DeviceId, Set[str]]:
+        """The pool's devices that claims hold, with the claims' UIDs. A live view."""
+        return self._holders.get(pool, {})
+
+    @property
+    def addresses(self) -> Set[str]:
+        """All addresses in use, with prefix length. A live view."""
+        return self._addresses.keys()
+
+    def _take(self, device: DeviceId, uid: str) -> Duplicate | None:
+        holders = self._holders.setdefault((device.driver, device.pool), {}).setdefault(device, set())
+        first = next(iter(holders), None)
+        holders.add(uid)
+        return Duplicate(device, first, uid) if first is not None else None
+
+    def _let_go(self, device: DeviceId, uid: str) -> Pool | None:
+        pool = (device.driver, device.pool)
+        holders = self._holders[pool][device]
+        holders.discard(uid)
+        if holders:
+            return None
+        del self._holders[pool][device]
+        if not self._holders[pool]:
+            del self._holders[pool]
+        return pool
+
+
+def _placement(allocation: AllocationResult, driver_name: str) -> config.Placement | None:
+    for entry in allocation.devices.config:
+        if entry.source != "FromClass" or entry.opaque is None or entry.opaque.driver != driver_name:
+            continue
+        try:
+            if config.kind_of(entry.opaque.parameters) == config.PLACEMENT:
+                return config.decode_placement(entry.opaque.parameters)
+        except ConfigError as error:
+            log.warning("an allocation's config of %s cannot be read: %s", driver_name, error)
+    return None

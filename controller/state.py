@@ -1,0 +1,404 @@
+"""The cluster as the placement sees it: indices that follow the objects one change at a time.
+
+Nothing here is rebuilt for a decision. Every apply_* method costs what the one change costs, and leaves word
+of what it may have changed for others: pods to look at again (`touched`), a generation number for each node
+(a pod that was refused needs no second look at a node whose generation is older than the refusal), and
+placements that failed. Not thread-safe, no I/O, no clock: `now` is monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from controller import books, fit
+from controller.allocator.model import DeviceId, NodeDevices
+from driver.kube.objects import (
+    AllocationResult,
+    DeviceClass,
+    Node,
+    Pod,
+    ResourceClaim,
+    ResourceSlice,
+)
+from driver.names import CLAIM_FINALIZER, CONTROLLER_TAINT
+
+Key = tuple[str, str]
+"""Namespace and name."""
+
+_ANY_PRIORITY = 2**31
+"""Higher than any pod's: what is promised with it counts for all."""
+
+
+@dataclass(slots=True)
+class NodeRecord:
+    """One node. `used` and `promised` are what the pods take: bound ones, and by UID those nominated or
+    pinned by an allocation, with their priority.
+    """
+
+    name: str
+    node: Node | None = None
+    slices: dict[str, ResourceSlice] = field(default_factory=dict)
+    used: dict[str, int] = field(default_factory=dict)
+    promised: dict[str, tuple[int, fit.Amounts]] = field(default_factory=dict)
+    generation: int = 0
+    devices_generation: int = 0
+    index: NodeDevices | None = None
+
+    def used_beside(self, uids: Iterable[str], priority: int) -> dict[str, int]:
+        """What all but the pods named take, as far as it counts for a pod of this priority."""
+        mine = set(uids)
+        others = [
+            amounts
+            for uid, (rank, amounts) in self.promised.items()
+            if uid not in mine and rank >= priority
+        ]
+        return fit.total_of([self.used, *others]) if others else self.used
+
+
+@dataclass(slots=True)
+class Assumed:
+    """An allocation that we decided and the watch does not show yet. `version` is known once written."""
+
+    key: Key
+    allocation: AllocationResult
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An allocation of ours was taken back, by kube-scheduler or by us, while pods still wait for it."""
+
+    claim: ResourceClaim
+    node: str
+    pods: tuple[Key, ...]
+
+
+@dataclass(slots=True)
+class ClusterState:
+    """All indices; `driver_name` says which slices and allocations are ours."""
+
+    driver_name: str
+    books: books.Books = field(init=False)
+    nodes: dict[str, NodeRecord] = field(default_factory=dict)
+    classes: dict[str, DeviceClass] = field(default_factory=dict)
+    claims: dict[Key, ResourceClaim] = field(default_factory=dict)
+    claimants: dict[Key, Pod] = field(default_factory=dict)
+    """Pods that name claims and have not ended."""
+    users: dict[Key, set[Key]] = field(default_factory=dict)
+    """Pods by claim."""
+    assumed: dict[str, Assumed] = field(default_factory=dict)
+    unreserved: dict[Key, float] = field(default_factory=dict)
+    """Claims that we allocated and no pod has reserved, oldest first, with the time since when."""
+
+    generation: int = 1
+    touched: set[Key] = field(default_factory=set)
+    failures: list[Failure] = field(default_factory=list)
+    duplicates: list[books.Duplicate] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    """UIDs whose tries are over: pods that were bound or left, claims that were reserved or left."""
+
+    _claim_keys: dict[str, Key] = field(default_factory=dict)
+    _pool_node: dict[books.Pool, str] = field(default_factory=dict)
+    _promised_on: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.books = books.Books(self.driver_name)
+
+    # Questions
+
+    def devices(self, record: NodeRecord) -> NodeDevices | None:
+        """The index of the node's devices that we allocate; None where there are none."""
+        if record.index is None and record.node is not None and record.slices:
+            record.index = NodeDevices.build(list(record.slices.values()), record.node)
+        return record.index
+
+    def taken(self, record: NodeRecord) -> set[DeviceId]:
+        """Devices of the node's pools that claims hold."""
+        pools = {(s.spec.driver, s.spec.pool.name) for s in record.slices.values()}
+        return {device for pool in pools for device in self.books.taken(pool)}
+
+    def claims_of(self, pod: Pod) -> list[ResourceClaim] | None:
+        """The pod's claims, in its order; None while one of them is not there."""
+        found: list[ResourceClaim] = []
+        for key, made_for_pod in claim_keys(pod):
+            claim = self.claims.get(key) if key else None
+            if claim is None or (made_for_pod and not _belongs(claim, pod)):
+                return None
+            found.append(claim)
+        return found
+
+    def allocation_of(self, claim: ResourceClaim) -> AllocationResult | None:
+        """The claim's allocation, or the one that we decided and is being written."""
+        assumed = self.assumed.get(claim.metadata.uid)
+        return claim.status.allocation or (assumed.allocation if assumed else None)
+
+    def claim_by_uid(self, uid: str) -> ResourceClaim | None:
+        """A claim that is there."""
+        key = self._claim_keys.get(uid)
+        claim = self.claims.get(key) if key else None
+        return claim if claim is not None and claim.metadata.uid == uid else None
+
+    def waiting_users(self, claim: Key) -> list[Key]:
+        """Pods that wait for the claim: no node, not being deleted."""
+        pods = [(key, self.claimants[key]) for key in self.users.get(claim, ())]
+        return sorted(key for key, pod in pods if not pod.spec.node_name and not pod.metadata.deletion_timestamp)
+
+    # Changes
+
+    def apply_pod(self, old: Pod | None, new: Pod | None) -> None:
+        """A pod changed. Pods in a final phase must not come here, but as deleted."""
+        if old is not None and new is not None and _same_to_us(old, new):
+            return
+        if old is not None:
+            self._drop_pod(old)
+        if new is not None:
+            self._add_pod(new)
+        before = (old.spec.node_name, fit.pod_requests(old)) if old is not None else ("", {})
+        after = (new.spec.node_name, fit.pod_requests(new)) if new is not None else ("", {})
+        if before[0] and before != after:
+            self._changed(before[0])
+        if old is not None and (new is None or new.spec.node_name):
+            self.gone.add(old.metadata.uid)
+
+    def apply_claim(self, old: ResourceClaim | None, new: ResourceClaim | None, now: float) -> None:
+        """A claim changed."""
+        claim = new or old
+        if claim is None:
+            return
+        key, uid = _key(claim), claim.metadata.uid
+        before = self.books.held(uid)
+        if new is None:
+            self.claims.pop(key, None)
+            self.assumed.pop(uid, None)
+            self._claim_keys.pop(uid, None)
+            self.gone.add(uid)
+        else:
+            self.claims[key] = new
+            self._claim_keys[uid] = key
+            if new.status.reserved_for:
+                self.gone.add(uid)
+        self._settle(key)
+        if new is not None and old is not None and before is not None and uid not in self.assumed:
+            self._note_failure(old, new, before)
+        self._rebook(key, uid)
+        self._note_unreserved(key, new, now)
+        self.touched |= self.users.get(key, set())
+
+    def apply_node(self, old: Node | None, new: Node | None) -> None:
+        """A node changed; heartbeats are not counted as changes."""
+        node = new or old
+        if node is None:
+            return
+        record = self._record(node.metadata.name)
+        record.node = new
+        if old is not None and new is not None and _placement_facts(old) == _placement_facts(new):
+            return
+        record.index = None
+        self._changed(record.name, devices=True)
+
+    def apply_slice(self, old: ResourceSlice | None, new: ResourceSlice | None) -> None:
+        """A slice of our driver changed. Those without our taint are kube-scheduler's, not ours."""
+        if old is not None and old.spec.node_name:
+            self._record(old.spec.node_name).slices.pop(old.metadata.name, None)
+        if new is not None and new.spec.node_name and _is_managed(new):
+            self._record(new.spec.node_name).slices[new.metadata.name] = new
+            self._pool_node[(new.spec.driver, new.spec.pool.name)] = new.spec.node_name
+        for name in {s.spec.node_name for s in (old, new) if s is not None and s.spec.node_name}:
+            self._record(name).index = None
+            self._changed(name, devices=True)
+
+    def apply_class(self, old: DeviceClass | None, new: DeviceClass | None) -> None:
+        """A class changed: what was refused everywhere may do now."""
+        if old is not None and new is not None and old.spec == new.spec:
+            return
+        if old is not None:
+            self.classes.pop(old.metadata.name, None)
+        if new is not None:
+            self.classes[new.metadata.name] = new
+        for name in self.nodes:
+            self._changed(name, devices=True)
+        self.touched.update(self.claimants)
+
+    def assume(self, claim: ResourceClaim, allocation: AllocationResult) -> None:
+        """We decided: the devices are taken from now on."""
+        uid = claim.metadata.uid
+        self.assumed[uid] = Assumed(_key(claim), allocation)
+        self._rebook(_key(claim), uid)
+
+    def written(self, uid: str, version: str, now: float) -> None:
+        """The decision is in the API server; the watch shows it soon, or showed it already."""
+        assumed = self.assumed.get(uid)
+        if assumed is None:
+            return
+        assumed.version = int(version)
+        before = self.books.held(uid)
+        self._settle(assumed.key)
+        if uid in self.assumed:
+            return
+        claim = self.claims.get(assumed.key)
+        if claim is not None and before is not None:
+            self._note_failure(claim, claim, before)
+        self._rebook(assumed.key, uid)
+        self._note_unreserved(assumed.key, claim, now)
+        self.touched |= self.users.get(assumed.key, set())
+
+    def not_written(self, uid: str) -> None:
+        """The decision did not come to pass."""
+        assumed = self.assumed.pop(uid, None)
+        if assumed is not None:
+            self._rebook(assumed.key, uid)
+            self.touched |= self.users.get(assumed.key, set())
+
+    def restart_unreserved(self, claim: ResourceClaim, now: float) -> None:
+        """Give an allocation that nobody has reserved yet its time anew."""
+        self.unreserved.pop(_key(claim), None)
+        self._note_unreserved(_key(claim), claim, now)
+
+    # Beneath
+
+    def _record(self, name: str) -> NodeRecord:
+        return self.nodes.setdefault(name, NodeRecord(name))
+
+    def _changed(self, node: str, *, devices: bool = False) -> None:
+        self.generation += 1
+        record = self._record(node)
+        record.generation = self.generation
+        if devices:
+            record.devices_generation = self.generation
+
+    def _add_pod(self, pod: Pod) -> None:
+        if pod.spec.node_name:
+            fit.add(self._record(pod.spec.node_name).used, fit.pod_requests(pod))
+        if pod.spec.resource_claims:
+            key = _key(pod)
+            self.claimants[key] = pod
+            for claim, _ in claim_keys(pod):
+                if claim:
+                    self.users.setdefault(claim, set()).add(key)
+            self.touched.add(key)
+        self._promise(pod)
+
+    def _drop_pod(self, pod: Pod) -> None:
+        if pod.spec.node_name:
+            fit.add(self._record(pod.spec.node_name).used, fit.pod_requests(pod), -1)
+        if pod.spec.resource_claims:
+            key = _key(pod)
+            self.claimants.pop(key, None)
+            for claim, _ in claim_keys(pod):
+                if claim and claim in self.users:
+                    self.users[claim].discard(key)
+                    if not self.users[claim]:
+                        del self.users[claim]
+            self.touched.add(key)
+        self._break_promise(pod.metadata.uid)
+
+    def _promise(self, pod: Pod) -> None:
+        """Keep room for a pod that kube-scheduler nominated, or that an allocation pins to a node."""
+        self._break_promise(pod.metadata.uid)
+        if pod.spec.node_name or pod.metadata.deletion_timestamp:
+            return
+        node, priority = pod.status.nominated_node_name, pod.spec.priority or 0
+        for key, _ in claim_keys(pod):
+            claim = self.claims.get(key) if key else None
+            held = self.books.held(claim.metadata.uid) if claim else None
+            if held is not None and held.node is not None:
+                node, priority = held.node, _ANY_PRIORITY
+        if node:
+            self._promised_on[pod.metadata.uid] = node
+            self._record(node).promised[pod.metadata.uid] = (priority, fit.pod_requests(pod))
+
+    def _break_promise(self, uid: str) -> None:
+        node = self._promised_on.pop(uid, None)
+        if node is not None:
+            del self.nodes[node].promised[uid]
+            self._changed(node)
+
+    def _settle(self, key: Key) -> None:
+        """Forget the assumption as soon as the watch is at least as new as our write."""
+        claim = self.claims.get(key)
+        assumed = self.assumed.get(claim.metadata.uid) if claim else None
+        if claim is None or assumed is None:
+            return
+        seen = assumed.version is not None and int(claim.metadata.resource_version) >= assumed.version
+        if seen or claim.status.allocation is not None:
+            del self.assumed[claim.metadata.uid]
+
+    def _rebook(self, key: Key, uid: str) -> None:
+        claim = self.claims.get(key)
+        current = claim is not None and claim.metadata.uid == uid
+        before = self.books.held(uid)
+        allocation = self.allocation_of(claim) if claim is not None and current else None
+        freed, duplicates = self.books.record(uid, allocation)
+        self.duplicates.extend(duplicates)
+        for node in {self._pool_node[pool] for pool in freed if pool in self._pool_node}:
+            self._changed(node, devices=True)
+        if before != self.books.held(uid):
+            for pod in [self.claimants[user] for user in self.users.get(key, ())]:
+                self._promise(pod)
+
+    def _note_failure(self, old: ResourceClaim, new: ResourceClaim, before: books.Held) -> None:
+        if new.status.allocation is not None or before.placement is None or before.node is None:
+            return
+        if new.metadata.deletion_timestamp or CLAIM_FINALIZER not in new.metadata.finalizers:
+            return  # the end of its use, not of a try
+        waiting = self.waiting_users(_key(new))
+        uids = {self.claimants[pod].metadata.uid for pod in waiting}
+        if not old.status.reserved_for or any(user.uid in uids for user in old.status.reserved_for):
+            self.failures.append(Failure(new, before.node, tuple(waiting)))
+
+    def _note_unreserved(self, key: Key, claim: ResourceClaim | None, now: float) -> None:
+        held = self.books.held(claim.metadata.uid) if claim is not None else None
+        ours = held is not None and held.placement is not None
+        status = claim.status if claim is not None else None
+        if claim is None or status is None or not ours or status.allocation is None or status.reserved_for:
+            self.unreserved.pop(key, None)
+        elif claim.metadata.deletion_timestamp:
+            self.unreserved.pop(key, None)
+        else:
+            self.unreserved.setdefault(key, now)
+
+
+def claim_keys(pod: Pod) -> Iterator[tuple[Key | None, bool]]:
+    """The pod's claims in its order, and whether each was made for the pod; None while it is not made.
+
+    A template that needed no claim is left out.
+    """
+    made: Mapping[str, str | None] = {
+        status.name: status.resource_claim_name for status in pod.status.resource_claim_statuses
+    }
+    for entry in pod.spec.resource_claims:
+        if entry.resource_claim_name:
+            yield (pod.metadata.namespace, entry.resource_claim_name), False
+        elif entry.name not in made:
+            yield None, True
+        elif (name := made[entry.name]) is not None:
+            yield (pod.metadata.namespace, name), True
+
+
+def _belongs(claim: ResourceClaim, pod: Pod) -> bool:
+    return any(owner.controller and owner.uid == pod.metadata.uid for owner in claim.metadata.owner_references)
+
+
+def _same_to_us(old: Pod, new: Pod) -> bool:
+    return (
+        old.metadata.uid == new.metadata.uid
+        and old.spec == new.spec
+        and old.metadata.deletion_timestamp == new.metadata.deletion_timestamp
+        and old.status.nominated_node_name == new.status.nominated_node_name
+        and old.status.resource_claim_statuses == new.status.resource_claim_statuses
+    )
+
+
+def _placement_facts(node: Node) -> tuple[object, ...]:
+    return node.metadata.uid, node.metadata.labels, node.spec, node.status.allocatable
+
+
+def _is_managed(published: ResourceSlice) -> bool:
+    """Devices with our taint, or counters (which carry none)."""
+    devices = published.spec.devices
+    return not devices or any(t.key == CONTROLLER_TAINT for device in devices for t in device.taints)
+
+
+def _key(obj: Pod | ResourceClaim) -> Key:
+    return obj.metadata.namespace, obj.metadata.name

@@ -1,0 +1,85 @@
+"""Brings the cluster's changes to the one thread that decides: five informers that put them into its inbox.
+
+The ClusterState has one owner, the loop, and so needs no lock: what informers (and the writers) have to say
+is a message in a queue, applied in order between two decisions. Only slices of our driver are watched, and only
+pods that have not ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Protocol, TypeVar
+
+from controller.state import ClusterState
+from driver.kube import paths
+from driver.kube.client import KubeClient
+from driver.kube.objects import DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
+from driver.kube.watch import Change, HasMetadata, Informer
+
+_NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
+
+Message = Callable[[float], None]
+"""Applied by the inbox's owner, with the monotonic time in seconds."""
+
+Inbox = SimpleQueue[Message]
+
+T = TypeVar("T", bound=HasMetadata)
+
+
+class _Watcher(Protocol):
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def wait_synced(self, timeout_seconds: float) -> bool: ...
+
+
+class ClusterView:
+    """Feeds `state` by way of `inbox`; only the inbox's owner may touch the state."""
+
+    def __init__(self, client: KubeClient, state: ClusterState, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+        def watch(path: str, type: type[T], apply: Callable[[T | None, T | None, float], None], **selectors: str) -> Informer[T]:
+            return Informer(
+                client, path, type, on_change=self._posting(apply), name=path.rpartition("/")[2], **selectors
+            )
+
+        self._informers: list[_Watcher] = [
+            watch(paths.nodes(), Node, lambda old, new, _: state.apply_node(old, new)),
+            watch(paths.classes(), DeviceClass, lambda old, new, _: state.apply_class(old, new)),
+            watch(
+                paths.slices(),
+                ResourceSlice,
+                lambda old, new, _: state.apply_slice(old, new),
+                field_selector=f"spec.driver={state.driver_name}",
+            ),
+            watch(paths.claims(), ResourceClaim, state.apply_claim),
+            watch(
+                paths.pods(),
+                Pod,
+                lambda old, new, _: state.apply_pod(old, new),
+                field_selector=_NOT_ENDED,
+            ),
+        ]
+
+    def start(self) -> None:
+        """Begin to list and watch."""
+        for informer in self._informers:
+            informer.start()
+
+    def stop(self) -> None:
+        """End all watches."""
+        for informer in self._informers:
+            informer.stop()
+
+    def wait_synced(self, timeout_seconds: float) -> bool:
+        """True as soon as every kind was listed once, and is in the inbox."""
+        deadline = time.monotonic() + timeout_seconds
+        return all(i.wait_synced(max(0.0, deadline - time.monotonic())) for i in self._informers)
+
+    def _posting(self, apply: Callable[[T | None, T | None, float], None]) -> Callable[[Change[T]], None]:
+        def on_change(change: Change[T]) -> None:
+            self._inbox.put(lambda now: apply(change.old, change.new, now))
+
+        return on_change
