@@ -1,0 +1,1 @@
+"""The demo: what Tandem promises, shown and checked on a real cluster."""
