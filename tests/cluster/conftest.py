@@ -7,6 +7,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -44,3 +45,19 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
     cluster.kubectl("--namespace", name, "delete", "pods", "--all", "--grace-period=1", "--wait=true")
+
+
+class Kubectl(Protocol):
+    """`kubectl --namespace …`: what it prints."""
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> str: ...
+
+
+@pytest.fixture
+def kubectl(cluster: Cluster, namespace: str) -> Kubectl:
+    """kubectl in the test's namespace."""
+
+    def call(*arguments: str, stdin: str | None = None) -> str:
+        return cluster.kubectl("--namespace", namespace, *arguments, stdin=stdin)
+
+    return call

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.conftest import Kubectl
 from tests.controlplane import (
     BUSYBOX,
     RAILS,
@@ -218,11 +219,8 @@ spec: {{selector: {{app: web}}, ports: [{{port: 80}}]}}
 """
 
 
-def test_pods_on_both_nodes_reach_each_other_services_and_the_api(cluster: Cluster, namespace: str) -> None:
-    def kubectl(*arguments: str) -> str:
-        return cluster.kubectl("--namespace", namespace, *arguments)
-
-    cluster.kubectl("apply", "--namespace", namespace, "--filename=-", stdin=_PODS)
+def test_pods_on_both_nodes_reach_each_other_services_and_the_api(kubectl: Kubectl) -> None:
+    kubectl("apply", "--filename=-", stdin=_PODS)
     kubectl("rollout", "status", "daemonset/web", "--timeout=60s")
     pods = json.loads(kubectl("get", "pods", "-o", "json"))["items"]
     assert {pod["spec"]["nodeName"] for pod in pods} == {"node-0", "node-1"}
@@ -267,10 +265,7 @@ spec:
 """
 
 
-def test_a_privileged_pod_enters_the_network_of_a_later_pod(cluster: Cluster, namespace: str) -> None:
-    def kubectl(*arguments: str, stdin: str | None = None) -> str:
-        return cluster.kubectl("--namespace", namespace, *arguments, stdin=stdin)
-
+def test_a_privileged_pod_enters_the_network_of_a_later_pod(kubectl: Kubectl) -> None:
     kubectl("apply", "--filename=-", stdin=_DRIVER_LIKE)
     kubectl("wait", "--for=condition=Ready", "pod/driver", "--timeout=60s")
     later = {"nodeName": "node-0"}
@@ -338,7 +333,7 @@ def test_a_process_on_a_node_runs_in_its_namespaces_and_ends_when_stopped(cluste
     assert process.log.read_text().endswith("bye\n")
 
 
-def test_fake_nodes_are_ready_and_take_pods(cluster: Cluster, namespace: str) -> None:
+def test_fake_nodes_are_ready_and_take_pods(cluster: Cluster, namespace: str, kubectl: Kubectl) -> None:
     names = cluster.add_fake_nodes(3, labels={"example.com/rack": "r1"})
     try:
         pod = {
@@ -353,18 +348,20 @@ def test_fake_nodes_are_ready_and_take_pods(cluster: Cluster, namespace: str) ->
         )
         assert where in names
     finally:
-        cluster.kubectl("--namespace", namespace, "delete", "pod", "big", "--force", "--grace-period=0")
+        kubectl("delete", "pod", "big", "--force", "--grace-period=0")
         for name in names:
             cluster.api.delete(f"/api/v1/nodes/{name}")
 
 
-def test_no_pod_is_placed_while_the_scheduler_is_stopped(cluster: Cluster, namespace: str) -> None:
+def test_no_pod_is_placed_while_the_scheduler_is_stopped(
+    cluster: Cluster, namespace: str, kubectl: Kubectl
+) -> None:
     cluster.stop_scheduler()
     try:
-        cluster.kubectl("--namespace", namespace, "run", "waits", f"--image={BUSYBOX}")
+        kubectl("run", "waits", f"--image={BUSYBOX}")
         time.sleep(0.5)
         path = f"/api/v1/namespaces/{namespace}/pods/waits"
         assert "nodeName" not in cluster.api.get(path)["spec"]
     finally:
         cluster.start_scheduler()
-    cluster.kubectl("--namespace", namespace, "wait", "--for=condition=Ready", "pod/waits", "--timeout=60s")
+    kubectl("wait", "--for=condition=Ready", "pod/waits", "--timeout=60s")

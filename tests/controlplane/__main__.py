@@ -115,6 +115,8 @@ def main() -> int:
     except ControlPlaneError as error:
         say(f"error: {error}")
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

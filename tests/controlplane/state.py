@@ -9,6 +9,7 @@ again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -112,11 +113,12 @@ def destroy(directory: Path) -> bool:
     if link_exists(record.id):  # goes with the container's network, a moment later
         run(["ip", "link", "delete", record.id], check=False)
     cgroups.remove(record.id)
-    for entry in directory.iterdir():
-        if entry.name != _RECORD:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    (directory / _RECORD).unlink(missing_ok=True)
-    directory.rmdir()
+    with contextlib.suppress(FileNotFoundError):  # two may remove it at once
+        for entry in directory.iterdir():
+            if entry.name != _RECORD:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        (directory / _RECORD).unlink()
+        directory.rmdir()
     return True
 
 
