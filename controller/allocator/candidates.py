@@ -1,0 +1,168 @@
+"""Which devices a request may take: its class's and its own selectors, taints, and what is taken already.
+
+Counts are kept after each filter, since they are the answer to "why not".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from controller.allocator.asks import Ask, Refused
+from controller.allocator.cel import CelCache, SelectorError
+from controller.allocator.model import DeviceId, NodeDevices, PoolDevice
+from controller.allocator.verdict import Filtered, Refusal
+from driver.kube.objects import DeviceTaint, DeviceToleration
+from driver.names import CONTROLLER_TAINT, DRIVER_NAME
+
+_REPELLING: Final = ("NoSchedule", "NoExecute")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to allocate.
+
+    Attributes:
+        driver: whose devices carry the controller's taint, which is tolerated on them without a word.
+        managed_only: take only devices that carry that taint (the live controller); otherwise any, also
+            other drivers'.
+        steps: how far the search may go before it gives up.
+    """
+
+    driver: str = DRIVER_NAME
+    managed_only: bool = True
+    steps: int = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """For one ask: matching devices (by index, in order), those of them that are free, and the counts."""
+
+    matching: tuple[int, ...]
+    free: tuple[int, ...]
+    filtered: Filtered
+
+
+class Filter:
+    """Finds candidates on one node; asks that filter alike share one answer."""
+
+    def __init__(
+        self, node: NodeDevices, taken: Collection[DeviceId], options: Options, cel: CelCache
+    ) -> None:
+        self._node = node
+        self._taken = taken
+        self._options = options
+        self._cel = cel
+        self._known: dict[object, Candidates] = {}
+
+    def candidates(self, ask: Ask, claim: str) -> Candidates:
+        """Raises `Refused` where a selector cannot be evaluated, or an ask for all meets a pool in flux."""
+        if ask.everything and self._node.bad_pools:
+            bad = self._node.bad_pools[0]
+            raise _refused(claim, ask, f"asks for all devices, but pool {bad.pool.name} is {bad.reason}")
+        key = (ask.class_selectors, ask.selectors, ask.tolerations)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._find(ask, claim)
+        return found
+
+    def _find(self, ask: Ask, claim: str) -> Candidates:
+        devices = self._node.devices
+        of_class = self._select(
+            range(len(devices)),
+            ask.class_selectors,
+            ask,
+            claim,
+            f'DeviceClass "{ask.device_class.metadata.name}"',
+        )
+        selected = self._select(of_class, ask.selectors, ask, claim, f'request "{ask.request}"')
+        tolerated = [i for i in selected if self._may_take(devices[i], ask.tolerations)]
+        free = [i for i in tolerated if devices[i].id not in self._taken]
+        matching = [i for i in selected if self._managed(devices[i])]
+        counts = Filtered(len(devices), len(of_class), len(selected), len(tolerated), len(free))
+        return Candidates(tuple(matching), tuple(free), counts)
+
+    def _select(
+        self, indices: Sequence[int], expressions: Sequence[str], ask: Ask, claim: str, where: str
+    ) -> Sequence[int]:
+        for number, expression in enumerate(expressions):
+            try:
+                verdicts = self._cel.select(self._node, expression)
+            except SelectorError as error:
+                raise _refused(
+                    claim, ask, f"selector {number} of {where}: {error}", permanent=True
+                ) from error
+            kept = []
+            for index in indices:
+                verdict = verdicts[index]
+                if verdict is True:
+                    kept.append(index)
+                elif verdict is not False:
+                    device = self._node.devices[index].id.device
+                    raise _refused(
+                        claim,
+                        ask,
+                        f"selector {number} of {where}: CEL {expression!r} on device {device}: {verdict}",
+                        permanent=True,
+                    )
+            indices = kept
+        return indices
+
+    def _managed(self, device: PoolDevice) -> bool:
+        """Is the device ours to hand out?"""
+        if not self._options.managed_only:
+            return True
+        return device.id.driver == self._options.driver and any(
+            taint.key == CONTROLLER_TAINT and taint.effect == "NoSchedule" for taint in device.device.taints
+        )
+
+    def _may_take(self, device: PoolDevice, tolerations: Sequence[DeviceToleration]) -> bool:
+        return self._managed(device) and all(
+            taint.effect not in _REPELLING
+            or (taint.key == CONTROLLER_TAINT and device.id.driver == self._options.driver)
+            or any(tolerates(toleration, taint) for toleration in tolerations)
+            for taint in device.device.taints
+        )
+
+
+def tolerates(toleration: DeviceToleration, taint: DeviceTaint) -> bool:
+    """Does this toleration cover this taint? An empty key or effect covers every one."""
+    if toleration.effect and toleration.effect != taint.effect:
+        return False
+    if toleration.key and toleration.key != taint.key:
+        return False
+    return toleration.operator == "Exists" or toleration.value == taint.value
+
+
+def wanted(ask: Ask, candidates: Candidates) -> int:
+    """Devices that the ask takes if it is met."""
+    return len(candidates.matching) if ask.everything else ask.count
+
+
+def short_of(ask: Ask, found: Candidates, claim: str) -> Refusal:
+    """The refusal for a request that has too few free candidates by itself."""
+    counts, count = found.filtered, wanted(ask, found)
+    reasons = [
+        (counts.devices - counts.of_class, f"not of class {ask.device_class.metadata.name}"),
+        (counts.of_class - counts.selected, "ruled out by selectors"),
+        (counts.selected - counts.tolerated, "tainted or not the controller's"),
+        (counts.tolerated - counts.free, "taken"),
+    ]
+    why = ", ".join(
+        [f"{counts.devices} devices", *(f"{number} {text}" for number, text in reasons if number)]
+    )
+    subject = f'request "{ask.request}"'
+    goal = "all, and there are none" if ask.everything and not count else f"{count} wanted"
+    return Refusal(
+        claim=claim,
+        subject=subject,
+        message=f"{subject}: {goal}, {counts.free} free ({why})",
+        filtered=counts,
+        wanted=count,
+    )
+
+
+def _refused(claim: str, ask: Ask, detail: str, *, permanent: bool = False) -> Refused:
+    subject = f'request "{ask.request}"'
+    return Refused(Refusal(claim=claim, subject=subject, message=f"{subject}: {detail}", permanent=permanent))

@@ -1,0 +1,224 @@
+"""Kubernetes' own CEL functions (quantity, semver, lists, regex) for the C++ runtime, whose values they must
+be made of.
+
+That runtime has no opaque values for Python, so a quantity and a version travel as small protobuf messages
+that hold their canonical text: equality of messages is then equality of values, as Kubernetes' CEL has it. It
+tells overloads apart by kind of argument alone, hence one implementation serves all overloads on messages.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any, Final
+
+from cel_expr_python import cel
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import Message
+
+from controller.allocator import quantity, semver
+
+_PACKAGE: Final = "tandem.cel"
+
+
+def _declare_messages() -> tuple[type[Message], type[Message]]:
+    file = descriptor_pb2.FileDescriptorProto(name="tandem/cel.proto", package=_PACKAGE, syntax="proto3")
+    for name in ("Quantity", "Semver"):
+        message = file.message_type.add(name=name)
+        message.field.add(
+            name="text",
+            number=1,
+            type=descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
+            label=descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL,
+        )
+    pool = descriptor_pool.Default()
+    pool.AddSerializedFile(file.SerializeToString())
+    quantity_type, semver_type = (
+        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
+        for name in ("Quantity", "Semver")
+    )
+    return quantity_type, semver_type
+
+
+_Quantity, _Semver = _declare_messages()
+
+QUANTITY: Final = cel.Type(f"{_PACKAGE}.Quantity")
+SEMVER: Final = cel.Type(f"{_PACKAGE}.Semver")
+
+
+def quantity_value(text: str) -> Message:
+    """A quantity as a CEL value. Raises ValueError where `text` is none."""
+    return _of(quantity.parse(text))
+
+
+def semver_value(text: str) -> Message:
+    """A version as a CEL value. Raises ValueError where `text` is none."""
+    return _Semver(text=str(semver.parse(text)))
+
+
+def _of(number: Fraction) -> Message:
+    return _Quantity(text=str(number))
+
+
+def _number(value: Any) -> Fraction:
+    if not isinstance(value, _Quantity):
+        raise TypeError("no such overload")
+    return Fraction(value.text)  # type: ignore[attr-defined]
+
+
+def _compare(left: Any, right: Any) -> int:
+    if isinstance(left, _Quantity):
+        a, b = _number(left), _number(right)
+        return (a > b) - (a < b)
+    if not isinstance(left, _Semver) or not isinstance(right, _Semver):
+        raise TypeError("no such overload")
+    x, y = semver.parse(left.text).key(), semver.parse(right.text).key()  # type: ignore[attr-defined]
+    return (x > y) - (x < y)
+
+
+def _version(value: Any) -> semver.Version:
+    if not isinstance(value, _Semver):
+        raise TypeError("no such overload")
+    return semver.parse(value.text)  # type: ignore[attr-defined]
+
+
+def _parses(parse: Callable[[str], object], text: str) -> bool:
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _as_integer(value: Any) -> int:
+    number = _number(value)
+    if number.denominator != 1 or not -(2**63) <= number < 2**63:
+        raise ValueError("cannot convert value to integer")
+    return int(number)
+
+
+def _is_integer(value: Any) -> bool:
+    number = _number(value)
+    return number.denominator == 1 and -(2**63) <= number < 2**63
+
+
+def _sign(value: Any) -> int:
+    number = _number(value)
+    return (number > 0) - (number < 0)
+
+
+def _operand(value: Any) -> Fraction:
+    return Fraction(value) if isinstance(value, int) else _number(value)
+
+
+def _plus(left: Any, right: Any) -> Message:
+    return _of(_number(left) + _operand(right))
+
+
+def _minus(left: Any, right: Any) -> Message:
+    return _of(_number(left) - _operand(right))
+
+
+def _strict(text: str, lenient: bool) -> str:
+    return semver.normalize(text) if lenient else text
+
+
+def _is_sorted(items: Sequence[Any]) -> bool:
+    return all(a <= b for a, b in itertools.pairwise(items))
+
+
+def _extreme(choose: Callable[[Sequence[Any]], Any], name: str) -> Callable[[Sequence[Any]], Any]:
+    def of(items: Sequence[Any]) -> Any:
+        if not items:
+            raise ValueError(f"{name} called on empty list")
+        return choose(items)
+
+    return of
+
+
+def _find(text: str, pattern: str) -> str:
+    found = re.search(pattern, text)
+    return found[0] if found else ""
+
+
+def declarations() -> list[cel.FunctionDecl]:
+    """The functions for a CEL environment. Two-value overloads: quantity with quantity, version with
+    version.
+    """
+    t = cel.Type
+    anything, items = t.DYN, t.List(t.DYN)
+
+    def function(name: str, *overloads: cel.Overload) -> cel.FunctionDecl:
+        return cel.FunctionDecl(name, list(overloads))
+
+    def plain(name: str, returns: cel.Type, takes: list[cel.Type], impl: Callable[..., Any]) -> cel.Overload:
+        tag = f"{name}_{'_'.join(p.name() for p in takes)}".replace(".", "_")
+        return cel.Overload(tag, return_type=returns, parameters=takes, impl=impl)
+
+    def member(
+        name: str, returns: cel.Type, takes: list[cel.Type], impl: Callable[..., Any] | None
+    ) -> cel.Overload:
+        tag = f"member_{name}_{'_'.join(p.name() for p in takes)}".replace(".", "_")
+        if impl is None:
+            return cel.Overload(tag, return_type=returns, parameters=takes, is_member=True)
+        return cel.Overload(tag, return_type=returns, parameters=takes, is_member=True, impl=impl)
+
+    def comparison(name: str, returns: cel.Type, impl: Callable[..., Any]) -> cel.FunctionDecl:
+        return function(
+            name,
+            member(name, returns, [QUANTITY, QUANTITY], impl),
+            member(name, returns, [SEMVER, SEMVER], None),
+        )
+
+    def of(name: str, target: cel.Type, returns: cel.Type, impl: Callable[..., Any]) -> cel.FunctionDecl:
+        return function(name, member(name, returns, [target], impl))
+
+    def sum_like(name: str, impl: Callable[..., Any]) -> cel.FunctionDecl:
+        return function(
+            name,
+            member(name, QUANTITY, [QUANTITY, QUANTITY], impl),
+            member(name, QUANTITY, [QUANTITY, t.INT], impl),
+        )
+
+    return [
+        function("quantity", plain("quantity", QUANTITY, [t.STRING], quantity_value)),
+        function("isQuantity", plain("isQuantity", t.BOOL, [t.STRING], lambda s: _parses(quantity.parse, s))),
+        function(
+            "semver",
+            plain("semver", SEMVER, [t.STRING], semver_value),
+            plain("semver", SEMVER, [t.STRING, t.BOOL], lambda s, n: semver_value(_strict(s, n))),
+        ),
+        function(
+            "isSemver",
+            plain("isSemver", t.BOOL, [t.STRING], lambda s: _parses(semver.parse, s)),
+            plain("isSemver", t.BOOL, [t.STRING, t.BOOL], lambda s, n: _parses(semver.parse, _strict(s, n))),
+        ),
+        comparison("compareTo", t.INT, _compare),
+        comparison("isGreaterThan", t.BOOL, lambda a, b: _compare(a, b) > 0),
+        comparison("isLessThan", t.BOOL, lambda a, b: _compare(a, b) < 0),
+        of("sign", QUANTITY, t.INT, _sign),
+        of("isInteger", QUANTITY, t.BOOL, _is_integer),
+        of("asInteger", QUANTITY, t.INT, _as_integer),
+        of("asApproximateFloat", QUANTITY, t.DOUBLE, lambda q: float(_number(q))),
+        sum_like("add", _plus),
+        sum_like("sub", _minus),
+        of("major", SEMVER, t.INT, lambda v: _version(v).major),
+        of("minor", SEMVER, t.INT, lambda v: _version(v).minor),
+        of("patch", SEMVER, t.INT, lambda v: _version(v).patch),
+        of("isSorted", items, t.BOOL, _is_sorted),
+        of("sum", items, anything, lambda xs: sum(xs)),
+        of("min", items, anything, _extreme(min, "min")),
+        of("max", items, anything, _extreme(max, "max")),
+        function("find", member("find", t.STRING, [t.STRING, t.STRING], _find)),
+        function(
+            "findAll",
+            member(
+                "findAll",
+                t.List(t.STRING),
+                [t.STRING, t.STRING],
+                lambda s, p: [m[0] for m in re.finditer(p, s)],
+            ),
+        ),
+    ]

@@ -1,0 +1,210 @@
+"""The devices that one node can reach, as the allocator sees them: an index built once for each change of the
+slices.
+
+Which pools count follows kube-scheduler (Kubernetes 1.36, structured parameters): a pool is used when all
+slices of its newest generation are there and its device names and counters are sound; slices of older
+generations do not exist.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from controller.fit import selects
+from driver.devices import Place
+from driver.kube.objects import Device, Node, NodeSelector, ResourceClaim, ResourceSlice
+from driver.slices import place_of
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DeviceId:
+    """Names a device in the whole cluster."""
+
+    driver: str
+    pool: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PoolId:
+    """Names a pool in the whole cluster."""
+
+    driver: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolDevice:
+    """A published device that the node can reach, in a pool that may be used.
+
+    Attributes:
+        content: what a selector can see of it (driver, attributes, capacity), as bytes: equal content,
+            equal verdict.
+    """
+
+    id: DeviceId
+    device: Device
+    place: Place
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BadPool:
+    """A pool that must not be allocated from now; `reason` is for people."""
+
+    pool: PoolId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDevices:
+    """What one node can reach, in the order in which ties are broken: pools by name, slices by name, devices
+    as published.
+
+    Attributes:
+        counters: of each (pool, counter set, counter), as quantities.
+        consumers: devices of these pools that the node cannot reach but that draw from the same counters.
+        selected: a cache that `CelCache` fills: by expression, the verdicts in the order of `devices`.
+    """
+
+    node: str
+    devices: tuple[PoolDevice, ...] = ()
+    bad_pools: tuple[BadPool, ...] = ()
+    counters: Mapping[tuple[PoolId, str, str], str] = field(default_factory=dict)
+    consumers: Mapping[DeviceId, Device] = field(default_factory=dict)
+    selected: dict[object, object] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def build(cls, slices: Iterable[ResourceSlice], node: Node) -> NodeDevices:
+        """Index `slices`: all slices of each pool of which the node can reach at least one; more do no harm.
+
+        Raises:
+            ConfigError: a node selector in a slice is malformed.
+        """
+        pools: defaultdict[PoolId, list[ResourceSlice]] = defaultdict(list)
+        for item in slices:
+            pools[PoolId(item.spec.driver, item.spec.pool.name)].append(item)
+        devices: list[PoolDevice] = []
+        bad: list[BadPool] = []
+        counters: dict[tuple[PoolId, str, str], str] = {}
+        consumers: dict[DeviceId, Device] = {}
+        late: list[PoolDevice] = []
+        for pool in sorted(pools):
+            current = _newest(pools[pool], node)
+            if current is None:
+                continue
+            reason = _fault(current, node)
+            if reason:
+                bad.append(BadPool(pool, reason))
+                continue
+            reached = [
+                PoolDevice(
+                    id=DeviceId(pool.driver, pool.name, device.name),
+                    device=device,
+                    place=place_of(device, pool.driver),
+                    content=_content(pool.driver, device),
+                )
+                for item in current
+                for device in item.spec.devices
+                if _reaches(item, device, node)
+            ]
+            # Devices that need a condition before they can be bound come last, as with kube-scheduler.
+            (late if any(d.device.binding_conditions for d in reached) else devices).extend(reached)
+            for item in current:
+                for counter_set in item.spec.shared_counters:
+                    for name, counter in counter_set.counters.items():
+                        counters[pool, counter_set.name, name] = counter.value
+                for device in item.spec.devices:
+                    if device.consumes_counters:
+                        consumers[DeviceId(pool.driver, pool.name, device.name)] = device
+        return cls(
+            node=node.metadata.name,
+            devices=(*devices, *late),
+            bad_pools=tuple(bad),
+            counters=counters,
+            consumers=consumers,
+        )
+
+
+def taken_by(claims: Iterable[ResourceClaim]) -> set[DeviceId]:
+    """Devices that allocated claims hold for themselves (admin access and shares hold nothing)."""
+    return {
+        DeviceId(result.driver, result.pool, result.device)
+        for claim in claims
+        if claim.status.allocation is not None
+        for result in claim.status.allocation.devices.results
+        if not result.admin_access and result.share_id is None
+    }
+
+
+def node_reaches(item: ResourceSlice, node: Node) -> bool:
+    """Does the slice, or one of its devices, belong to what the node can reach?"""
+    if item.spec.per_device_node_selection:
+        return any(_reaches(item, device, node) for device in item.spec.devices)
+    return _selected(item.spec.node_name, item.spec.node_selector, item.spec.all_nodes, node)
+
+
+def _reaches(item: ResourceSlice, device: Device, node: Node) -> bool:
+    where = device if item.spec.per_device_node_selection else item.spec
+    return _selected(where.node_name, where.node_selector, where.all_nodes, node)
+
+
+def _selected(name: str | None, selector: NodeSelector | None, all_nodes: bool, node: Node) -> bool:
+    if name:
+        return name == node.metadata.name
+    return all_nodes or (selector is not None and selects(selector, node))
+
+
+def _newest(slices: Sequence[ResourceSlice], node: Node) -> list[ResourceSlice] | None:
+    """The pool's slices of the newest generation, by name; None where the node reaches none of them."""
+    relevant = [s for s in slices if s.spec.shared_counters or node_reaches(s, node)]
+    if not relevant:
+        return None
+    generation = max(s.spec.pool.generation for s in relevant)
+    relevant = [s for s in relevant if s.spec.pool.generation == generation]
+    if len(relevant) != relevant[0].spec.pool.resource_slice_count:
+        if any(s.spec.pool.generation > generation for s in slices):
+            return None  # a renewal that leaves nothing for this node is under way
+        relevant = [s for s in slices if s.spec.pool.generation == generation]
+    return sorted(relevant, key=lambda s: s.metadata.name)
+
+
+def _fault(slices: Sequence[ResourceSlice], node: Node) -> str:
+    """Why the pool must not be used; empty if it may."""
+    pool = slices[0].spec.pool
+    if len(slices) != pool.resource_slice_count:
+        return (
+            f"incomplete: {len(slices)} of {pool.resource_slice_count} slices of generation {pool.generation}"
+        )
+    seen: set[str] = set()
+    counters: dict[str, set[str]] = {}
+    for item in slices:
+        for counter_set in item.spec.shared_counters:
+            if counter_set.name in counters:
+                return f"invalid: counter set {counter_set.name!r} appears twice"
+            counters[counter_set.name] = set(counter_set.counters)
+        if not node_reaches(item, node):
+            continue
+        for device in item.spec.devices:
+            if device.name in seen:
+                return f"invalid: device {device.name!r} appears twice"
+            seen.add(device.name)
+    for item in slices:
+        for device in item.spec.devices:
+            for use in device.consumes_counters:
+                if use.counter_set not in counters:
+                    return f"invalid: device {device.name!r} uses unknown counter set {use.counter_set!r}"
+                unknown = sorted(use.counters.keys() - counters[use.counter_set])
+                if unknown:
+                    return f"invalid: device {device.name!r} uses unknown counter {unknown[0]!r}"
+    return ""
+
+
+def _content(driver: str, device: Device) -> bytes:
+    return msgspec.json.encode(
+        (driver, device.allow_multiple_allocations, device.attributes, device.capacity), order="sorted"
+    )

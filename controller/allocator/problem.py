@@ -1,0 +1,154 @@
+"""The question that the search answers, free of Kubernetes: demands for counts of interchangeable devices,
+under rules.
+
+Devices that no demand, rule or pairing tells apart are one `Kind` with a count, so a node with 512 virtual
+functions on 8 switches is a problem of 8 kinds. All rules but equality are budgets: sums over (demand, kind)
+that must not pass a limit. A kind's own count is one, a distinct attribute is one of limit 1 for each value,
+shared counters and consumable capacity are further ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from driver.devices import Place, Tier
+from driver.topology import tier
+
+Use = tuple[int, int]
+"""A demand and a kind, by index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Interchangeable free devices, as indices into the node's devices, in order.
+
+    Attributes:
+        seats: how often a device of this kind may be taken in all (its number; more where devices are
+            shared).
+        cost: how much it is a pity to take one of these outside a near pair; only compared with each other.
+    """
+
+    devices: tuple[int, ...]
+    place: Place
+    seats: int
+    cost: int = 0
+    avoid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """`count` devices for one request; `kinds` says how many of each kind it may take at most."""
+
+    claim: int
+    request: str
+    count: int
+    kinds: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """All devices of these demands share a value (or, as `distincts`, no two do); `kinds` are those that
+    have it.
+    """
+
+    label: str
+    demands: tuple[int, ...]
+    kinds: Mapping[Hashable, frozenset[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The uses of `weights`, each times its weight, must not sum up to more than `limit`."""
+
+    label: str
+    limit: Fraction | int
+    weights: Mapping[Use, Fraction | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Each device of the larger demand is paired with one of the smaller, as evenly as can be.
+
+    Attributes:
+        ranks: how good a tier is, 0 the best; a tier that is missing must not be.
+    """
+
+    label: str
+    gpus: int
+    nics: int
+    ranks: Mapping[Tier, int]
+
+    @property
+    def worst(self) -> Tier:
+        """The farthest tier that is allowed."""
+        return max(self.ranks)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One question. `budgets` leaves out the kinds' own counts and what `distincts` say."""
+
+    kinds: Sequence[Kind]
+    demands: Sequence[Demand]
+    matches: Sequence[Match] = ()
+    distincts: Sequence[Match] = ()
+    budgets: Sequence[Budget] = ()
+    pairings: Sequence[Pairing] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KindPair:
+    """`count` pairs of a GPU and a NIC of these kinds."""
+
+    gpu: int
+    nic: int
+    tier: Tier
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """How many devices of each kind each demand takes, and the pairs of each pairing.
+
+    Attributes:
+        rank_cost: what the pairs' tiers cost together; compares solutions of one problem, and of like
+            problems.
+        cost: what else it costs (stranded devices, held ones).
+    """
+
+    uses: Mapping[Use, int]
+    pairs: Sequence[Sequence[KindPair]] = ()
+    rank_cost: int = 0
+    cost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Infeasible:
+    """Why there is no solution: the demand, match or pairing that cannot be had, as far as it can be blamed
+    on one.
+    """
+
+    label: str
+    detail: str
+    gave_up: bool = False
+
+
+@dataclass(slots=True)
+class Steps:
+    """What is left of the budget for the search, in nodes looked at."""
+
+    left: int = 20_000
+    taken: int = field(default=0)
+
+    def take(self) -> bool:
+        """Use one; False when there are none left."""
+        self.left -= 1
+        self.taken += 1
+        return self.left >= 0
+
+
+def pair_tier(problem: Problem, gpu: int, nic: int) -> Tier:
+    """How near devices of these two kinds are."""
+    return tier(problem.kinds[gpu].place, problem.kinds[nic].place)

@@ -1,0 +1,34 @@
+"""Kubernetes quantities as exact numbers: ``1500m``, ``80Gi``, ``1e3``.
+
+Grammar after k8s.io/apimachinery's resource.Quantity: a signed decimal number, then a decimal exponent, a
+decimal SI suffix or a binary suffix.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from functools import lru_cache
+
+_PATTERN = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)(?:([eE][+-]?\d+)|([KMGTPE]i|[numkMGTPE]?))")
+_SUFFIXES = {
+    "n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000), "": Fraction(1),
+    "k": Fraction(10**3), "M": Fraction(10**6), "G": Fraction(10**9), "T": Fraction(10**12),
+    "P": Fraction(10**15), "E": Fraction(10**18), "Ki": Fraction(2**10), "Mi": Fraction(2**20),
+    "Gi": Fraction(2**30), "Ti": Fraction(2**40), "Pi": Fraction(2**50), "Ei": Fraction(2**60),
+}  # fmt: skip
+
+
+@lru_cache(maxsize=8192)
+def parse(text: str) -> Fraction:
+    """The number that `text` stands for.
+
+    Raises:
+        ValueError: it is no quantity.
+    """
+    found = _PATTERN.fullmatch(text)
+    if not found:
+        raise ValueError(f"{text!r} is no quantity such as 4, 500m or 80Gi")
+    sign, number, exponent, suffix = found.groups()
+    value = Fraction(number.rstrip(".") + (exponent or "")) * _SUFFIXES[suffix or ""]
+    return -value if sign == "-" else value

@@ -1,0 +1,148 @@
+"""A solution over kinds as allocation results over devices, pairs in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from controller.allocator.asks import ParsedClaim
+from controller.allocator.build import Chosen, rail_of
+from controller.allocator.model import NodeDevices
+from controller.allocator.problem import Problem, Solution, pair_tier
+from controller.allocator.verdict import ClaimAllocation, Pair
+from driver.kube.objects import (
+    AllocationResult,
+    DeviceAllocationConfig,
+    DeviceAllocationResult,
+    DeviceRequestAllocationResult,
+    NodeSelector,
+    NodeSelectorRequirement,
+    NodeSelectorTerm,
+)
+
+
+def claim_allocations(
+    claims: Sequence[ParsedClaim],
+    node: NodeDevices,
+    chosen: Sequence[Chosen],
+    problem: Problem,
+    solution: Solution,
+) -> list[ClaimAllocation]:
+    """One value for each claim, in order."""
+    indices, pairs = _devices(problem, solution)
+    answer = []
+    for claim in claims:
+        mine = [i for i, c in enumerate(chosen) if c.ask.claim == claim.index]
+        results: list[DeviceRequestAllocationResult] = []
+        devices = []
+        for demand in mine:
+            ask = chosen[demand].ask
+            for index in indices[demand]:
+                device = node.devices[index]
+                devices.append(device)
+                results.append(
+                    DeviceRequestAllocationResult(
+                        request=ask.request,
+                        driver=device.id.driver,
+                        pool=device.id.pool,
+                        device=device.id.device,
+                        tolerations=list(ask.tolerations),
+                        binding_conditions=list(device.device.binding_conditions),
+                        binding_failure_conditions=list(device.device.binding_failure_conditions),
+                    )
+                )
+        claim_pairs = []
+        for pairing, found in zip(problem.pairings, pairs, strict=True):
+            if pairing.gpus in mine:
+                for gpu_index, nic_index, (gpu_kind, nic_kind) in found:
+                    gpu, nic = node.devices[gpu_index], node.devices[nic_index]
+                    rails = {rail_of(gpu), rail_of(nic)}
+                    claim_pairs.append(
+                        Pair(
+                            gpu=gpu,
+                            nic=nic,
+                            tier=pair_tier(problem, gpu_kind, nic_kind),
+                            rail=rails.pop() if len(rails) == 1 else None,
+                        )
+                    )
+        answer.append(
+            ClaimAllocation(
+                result=AllocationResult(
+                    devices=DeviceAllocationResult(
+                        results=results, config=_configs(claim, [chosen[i] for i in mine])
+                    ),
+                    node_selector=_only(node.node),
+                ),
+                devices=tuple(devices),
+                pairs=tuple(claim_pairs),
+            )
+        )
+    return answer
+
+
+_Pairs = list[tuple[int, int, tuple[int, int]]]
+"""Indices of a GPU and a NIC, and of their kinds."""
+
+
+def _devices(problem: Problem, solution: Solution) -> tuple[list[list[int]], list[_Pairs]]:
+    """By demand: indices of devices; by pairing: its pairs. Both in the order of the pairs, where there are
+    any.
+    """
+    stock = [deque(kind.devices) for kind in problem.kinds]
+    devices: list[list[int]] = [[] for _ in problem.demands]
+    pairs: list[_Pairs] = []
+    for pairing, kind_pairs in zip(problem.pairings, solution.pairs, strict=True):
+        taken: dict[tuple[int, int], list[int]] = {}
+        for demand in (pairing.gpus, pairing.nics):
+            for (who, kind), count in solution.uses.items():
+                if who == demand:
+                    taken[demand, kind] = [stock[kind].popleft() for _ in range(count)]
+        turn: dict[tuple[int, int], int] = {}
+        found: _Pairs = []
+        for pair in kind_pairs:
+            for _ in range(pair.count):
+                ends = []
+                for use in ((pairing.gpus, pair.gpu), (pairing.nics, pair.nic)):
+                    # Devices of one kind take turns: each serves as many of the other side as the next one.
+                    at = turn[use] = turn.get(use, -1) + 1
+                    ends.append(taken[use][at % len(taken[use])])
+                found.append((ends[0], ends[1], (pair.gpu, pair.nic)))
+        found.sort(key=lambda p: (p[0], p[1]))
+        pairs.append(found)
+        devices[pairing.gpus] = list(dict.fromkeys(gpu for gpu, _, _ in found))
+        devices[pairing.nics] = list(dict.fromkeys(nic for _, nic, _ in found))
+    paired = {d for p in problem.pairings for d in (p.gpus, p.nics)}
+    for (demand, kind), count in solution.uses.items():
+        if demand not in paired:
+            devices[demand] += [stock[kind].popleft() for _ in range(count)]
+    for demand in range(len(devices)):
+        if demand not in paired:
+            devices[demand].sort()
+    return devices, pairs
+
+
+def _configs(claim: ParsedClaim, chosen: Sequence[Chosen]) -> list[DeviceAllocationConfig]:
+    """Each class's configs for the requests that use it, then the claim's own that apply."""
+    configs: list[DeviceAllocationConfig] = []
+    users: dict[str, list[str]] = {}
+    for one in chosen:
+        users.setdefault(one.ask.device_class.metadata.name, []).append(one.ask.request)
+    classes = {one.ask.device_class.metadata.name: one.ask.device_class for one in chosen}
+    for name, requests in users.items():
+        configs += [
+            DeviceAllocationConfig(source="FromClass", requests=list(requests), opaque=config.opaque)
+            for config in classes[name].spec.config
+        ]
+    names = {name for one in chosen for name in (one.ask.main, one.ask.request)}
+    configs += [
+        DeviceAllocationConfig(source="FromClaim", requests=list(config.requests), opaque=config.opaque)
+        for config in claim.claim.spec.devices.config
+        if not config.requests or names & set(config.requests)
+    ]
+    return configs
+
+
+def _only(node_name: str) -> NodeSelector:
+    """Exactly this form lets the node's plugin write the claim's device status."""
+    requirement = NodeSelectorRequirement(key="metadata.name", operator="In", values=[node_name])
+    return NodeSelector(node_selector_terms=[NodeSelectorTerm(match_fields=[requirement])])

@@ -1,0 +1,146 @@
+"""`allocate`: the claims of one pod on one node, all or none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from controller.allocator.asks import MAX_RESULTS, Ask, ParsedClaim, Refused, parse
+from controller.allocator.build import Builder, Chosen
+from controller.allocator.candidates import Filter, Options, short_of, wanted
+from controller.allocator.cel import CelCache
+from controller.allocator.model import DeviceId, NodeDevices
+from controller.allocator.problem import Infeasible, Problem, Solution, Steps
+from controller.allocator.results import claim_allocations
+from controller.allocator.search import solve
+from controller.allocator.verdict import Allocation, Refusal
+from driver.kube.objects import DeviceClass, ResourceClaim
+
+
+def allocate(
+    claims: Sequence[ResourceClaim],
+    node: NodeDevices,
+    classes: Mapping[str, DeviceClass],
+    taken: Collection[DeviceId],
+    options: Options,
+    cel: CelCache,
+) -> Allocation | Refusal:
+    """Place all `claims` on the node together, in the best way there is, or say why that cannot be.
+
+    Args:
+        claims: not allocated yet; those of one pod.
+        node: what the node can reach.
+        classes: by name.
+        taken: devices that allocated claims hold, anywhere (a set).
+        options: whose devices, and how far to search.
+        cel: compiled expressions and verdicts, kept from call to call.
+    """
+    try:
+        parsed = [parse(i, claim, classes, options.driver) for i, claim in enumerate(claims)]
+        return _Attempt(parsed, node, taken, options, cel).run()
+    except Refused as refused:
+        return refused.refusal
+
+
+class _Attempt:
+    def __init__(
+        self,
+        claims: Sequence[ParsedClaim],
+        node: NodeDevices,
+        taken: Collection[DeviceId],
+        options: Options,
+        cel: CelCache,
+    ) -> None:
+        self._claims = claims
+        self._node = node
+        self._taken = taken
+        self._filter = Filter(node, taken, options, cel)
+        self._builder = Builder(node, taken)
+        self._steps = Steps(options.steps)
+        self._refusal = Refusal(claim="", subject="claims", message="claims: none was given")
+
+    def run(self) -> Allocation | Refusal:
+        fixed: list[Ask] = []
+        flexible: list[tuple[Ask, ...]] = []
+        for claim in self._claims:
+            for asks in claim.options:
+                if len(asks) == 1:
+                    fixed.append(asks[0])
+                else:
+                    flexible.append(asks)
+        found = next(self._choices(fixed, flexible, ()), None)
+        return self._refusal if found is None else self._allocation(*found)
+
+    def _choices(
+        self, fixed: Sequence[Ask], flexible: Sequence[tuple[Ask, ...]], ranks: tuple[int, ...]
+    ) -> Iterator[tuple[list[Chosen], Problem, Solution, tuple[int, ...]]]:
+        """Solutions with the subrequests in order of preference; a beginning that cannot be met ends its
+        whole branch.
+        """
+        chosen = self._order(fixed)
+        outcome = self._solve(chosen)
+        if isinstance(outcome, Refusal):
+            # Of several dead ends the last and least demanding one is told.
+            self._refusal = outcome
+            return
+        if not flexible:
+            yield chosen, *outcome, ranks
+            return
+        for rank, ask in enumerate(flexible[0]):
+            yield from self._choices((*fixed, ask), flexible[1:], (*ranks, rank))
+
+    def _order(self, asks: Sequence[Ask]) -> list[Chosen]:
+        """In the order of the claims' requests."""
+        place = {
+            (claim.index, asks[0].main): number
+            for claim in self._claims
+            for number, asks in enumerate(claim.options)
+        }
+        ordered = sorted(asks, key=lambda ask: (ask.claim, place[ask.claim, ask.main]))
+        return [Chosen(ask, self._filter.candidates(ask, self._claims[ask.claim].name)) for ask in ordered]
+
+    def _solve(self, chosen: Sequence[Chosen]) -> tuple[Problem, Solution] | Refusal:
+        for one in chosen:
+            count = wanted(one.ask, one.found)
+            if not count or len(one.found.free) < count:
+                return short_of(one.ask, one.found, self._claims[one.ask.claim].name)
+            shared = [i for i in one.found.free if self._node.devices[i].device.allow_multiple_allocations]
+            if shared:
+                subject = f'request "{one.ask.request}"'
+                device = self._node.devices[shared[0]].id.device
+                return Refusal(
+                    claim=self._claims[one.ask.claim].name,
+                    subject=subject,
+                    message=f"{subject}: device {device} allows multiple allocations, which is not supported",
+                    permanent=True,
+                    unsupported="consumable capacity",
+                )
+        for claim in self._claims:
+            total = sum(wanted(c.ask, c.found) for c in chosen if c.ask.claim == claim.index)
+            if total > MAX_RESULTS:
+                message = f"claim: wants {total} devices; a claim can hold {MAX_RESULTS} at most"
+                return Refusal(claim=claim.name, subject="claim", message=message)
+        problem = self._builder.build(self._claims, chosen)
+        solution = solve(problem, self._steps)
+        if isinstance(solution, Infeasible):
+            return self._refuse(solution)
+        return problem, solution
+
+    def _refuse(self, why: Infeasible) -> Refusal:
+        return Refusal(
+            claim=self._claims[0].name if len(self._claims) == 1 else "",
+            subject=why.label,
+            message=f"{why.label}: {why.detail}",
+            gave_up=why.gave_up,
+        )
+
+    def _allocation(
+        self, chosen: Sequence[Chosen], problem: Problem, solution: Solution, ranks: tuple[int, ...]
+    ) -> Allocation:
+        allocated = claim_allocations(self._claims, self._node, chosen, problem, solution)
+        free = sum(device.id not in self._taken for device in self._node.devices)
+        free -= sum(len(one.devices) for one in allocated)
+        return Allocation(
+            claims=tuple(allocated),
+            score=(*ranks, solution.rank_cost, solution.cost, free),
+            steps=self._steps.taken,
+        )

@@ -1,0 +1,177 @@
+"""Compact notation for the allocator's inputs, so that a case is a few lines.
+
+A device is one line, ``gpu-0: type=gpu pcieRoot=r0 mem~80Gi !taint:NoSchedule``: ``name=value`` is an attribute (an integer
+if it looks like one, true and false are booleans, ``v1.2.3`` a version), ``name~value`` a capacity, ``!key:effect`` a taint,
+``-set.counter=value`` a consumption. ``gpu-[0-7]: rail=#`` is eight of them, # their number. Attributes of pciRoot
+and numaNode get Kubernetes' domain, others stay unqualified.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from driver.kube.objects import Device, DeviceClass, Node, ResourceClaim, ResourceSlice
+from driver.names import API_VERSION, DRIVER_NAME
+
+CONTROLLER = "!tandem-dra.io/controller:NoSchedule"
+_STANDARD = {"pcieRoot", "numaNode", "pciBusID"}
+_RANGE = re.compile(r"\[(\d+)-(\d+)\]")
+
+
+def expand(line: str) -> list[str]:
+    found = _RANGE.search(line)
+    if not found:
+        return [line]
+    head, tail = line[: found.start()], line[found.end() :]
+    return [
+        one
+        for number in range(int(found[1]), int(found[2]) + 1)
+        for one in expand(f"{head}{number}{tail.replace('#', str(number))}")
+    ]
+
+
+def device(line: str, *, managed: bool = False) -> Device:
+    name, _, rest = line.partition(":")
+    raw: dict[str, Any] = {"name": name.strip(), "attributes": {}, "capacity": {}, "taints": []}
+    counters: dict[str, dict[str, Any]] = {}
+    for word in rest.split() + ([CONTROLLER] if managed else []):
+        if word.startswith("!"):
+            key, _, effect = word[1:].rpartition(":")
+            key, _, value = key.partition("=")
+            raw["taints"].append({"key": key, "value": value, "effect": effect})
+        elif word.startswith("-"):
+            where, _, value = word[1:].partition("=")
+            counter_set, _, counter = where.partition(".")
+            counters.setdefault(counter_set, {})[counter] = {"value": value}
+        elif word == "multi":
+            raw["allowMultipleAllocations"] = True
+        elif "~" in word:
+            key, _, value = word.partition("~")
+            raw["capacity"][key] = {"value": value}
+        else:
+            key, _, value = word.partition("=")
+            raw["attributes"][f"resource.kubernetes.io/{key}" if key in _STANDARD else key] = _attribute(value)
+    raw["consumesCounters"] = [{"counterSet": s, "counters": c} for s, c in counters.items()]
+    return msgspec.convert(raw, Device)
+
+
+def _attribute(value: str) -> dict[str, object]:
+    if re.fullmatch(r"-?\d+", value):
+        return {"int": int(value)}
+    if value in ("true", "false"):
+        return {"bool": value == "true"}
+    if re.fullmatch(r"v\d+\.\d+\.\d+.*", value):
+        return {"version": value[1:]}
+    return {"string": value}
+
+
+def slices(
+    lines: Iterable[str],
+    *,
+    driver: str = DRIVER_NAME,
+    pool: str = "pool",
+    node: str = "node",
+    managed: bool = False,
+    cut: int = 128,
+    counters: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[ResourceSlice]:
+    devices = [device(one, managed=managed) for line in lines for one in expand(line)]
+    parts = [devices[i : i + cut] for i in range(0, len(devices), cut)] or [[]]
+    sets = [
+        {"name": name, "counters": {c: {"value": v} for c, v in values.items()}}
+        for name, values in (counters or {}).items()
+    ]
+    total = len(parts) + bool(sets)
+    base = {
+        "driver": driver,
+        "pool": {"name": pool, "generation": 1, "resourceSliceCount": total},
+        "nodeName": node,
+    }
+    specs: list[dict[str, Any]] = [{**base, "devices": msgspec.to_builtins(part)} for part in parts]
+    if sets:
+        specs.append({**base, "sharedCounters": sets})
+    return [
+        msgspec.convert({"metadata": {"name": f"{pool}-{i}"}, "spec": spec}, ResourceSlice)
+        for i, spec in enumerate(specs)
+    ]
+
+
+def node(name: str = "node", **labels: str) -> Node:
+    return msgspec.convert({"metadata": {"name": name, "labels": labels}}, Node)
+
+
+def classes(**expressions: str) -> dict[str, DeviceClass]:
+    """Classes by name with one selector each; always ``gpu``, ``nic`` and ``any``."""
+    every = {
+        "gpu": f'device.attributes["{DRIVER_NAME}"].?type.orValue("") == "gpu"',
+        "nic": f'device.attributes["{DRIVER_NAME}"].?type.orValue("") in ["nic", "vf"]',
+        "any": "true",
+        **expressions,
+    }
+    return {
+        name: msgspec.convert(
+            {"metadata": {"name": name}, "spec": {"selectors": [{"cel": {"expression": text}}]}}, DeviceClass
+        )
+        for name, text in every.items()
+    }
+
+
+def request(text: str) -> dict[str, Any]:
+    """``gpu: gpu x4 if <CEL>``: name, class, count (or ``all``), selector; ``a | b`` gives subrequests ``0``, ``1``…"""
+    name, _, rest = text.partition(":")
+    options = [_exact(part) for part in rest.split(" | ")]
+    if len(options) == 1:
+        return {"name": name.strip(), "exactly": options[0]}
+    return {
+        "name": name.strip(),
+        "firstAvailable": [{"name": f"s{i}", **option} for i, option in enumerate(options)],
+    }
+
+
+def _exact(text: str) -> dict[str, Any]:
+    what, _, expression = text.partition(" if ")
+    words = what.split()
+    answer: dict[str, Any] = {"deviceClassName": words[0]}
+    for word in words[1:]:
+        if word == "all":
+            answer["allocationMode"] = "All"
+        elif word == "admin":
+            answer["adminAccess"] = True
+        elif word.startswith("x"):
+            answer["count"] = int(word[1:])
+        elif word.startswith("+"):
+            key, _, effect = word[1:].partition(":")
+            answer.setdefault("tolerations", []).append({"key": key, "operator": "Exists", "effect": effect})
+    if expression:
+        answer["selectors"] = [{"cel": {"expression": expression}}]
+    return answer
+
+
+def alignment(gpus: str = "gpu", nics: str = "nic", **more: Any) -> dict[str, Any]:
+    parameters = {
+        "apiVersion": API_VERSION,
+        "kind": "Alignment",
+        "pairs": {"gpus": gpus, "nics": nics},
+        **more,
+    }
+    return {"opaque": {"driver": DRIVER_NAME, "parameters": parameters}}
+
+
+def claim(
+    requests: Sequence[str],
+    *,
+    name: str = "claim",
+    match: Mapping[str, Sequence[str]] | Sequence[tuple[str, Sequence[str]]] = (),
+    distinct: Sequence[tuple[str, Sequence[str]]] = (),
+    config: Sequence[Mapping[str, Any]] = (),
+) -> ResourceClaim:
+    pairs = list(match.items()) if isinstance(match, Mapping) else list(match)
+    constraints: list[dict[str, Any]] = [{"matchAttribute": a, "requests": list(r)} for a, r in pairs]
+    constraints += [{"distinctAttribute": a, "requests": list(r)} for a, r in distinct]
+    spec = {"requests": [request(r) for r in requests], "constraints": constraints, "config": list(config)}
+    raw = {"metadata": {"name": name, "namespace": "ns", "uid": name}, "spec": {"devices": spec}}
+    return msgspec.json.decode(msgspec.json.encode(raw), type=ResourceClaim)
