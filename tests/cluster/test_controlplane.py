@@ -147,18 +147,20 @@ def test_nothing_is_left_when_up_is_killed_midway(machine: Machine, last: str) -
     assert cgroups.leftovers(name) == []
 
 
-def test_the_next_start_removes_what_a_dead_predecessor_left(machine: Machine) -> None:
+def test_the_next_start_removes_what_dead_predecessors_left(machine: Machine) -> None:
     before = machine.contents()
-    killed = machine.clusters / "killed"
-    machine.kill_up_at(killed / "processes" / "node-0-containerd.json", "--state", str(killed))
-    name = _id_of(killed)
-    assert cgroups.leftovers(name)
+    elsewhere = machine.home / "elsewhere"
+    machine.kill_up_at(elsewhere / "processes" / "node-0-containerd.json", "--state", str(elsewhere))
+    machine.kill_up_at(machine.clusters / "default" / "processes" / "etcd.json")
+    names = [_id_of(elsewhere), _id_of(machine.clusters / "default")]
+    assert all(cgroups.leftovers(name) for name in names)
 
-    machine.controlplane("up", "--nodes", "1")
+    machine.controlplane("up", "--nodes", "1", "--state", str(elsewhere))
 
-    assert cgroups.leftovers(name) == []
-    assert [directory.name for directory in machine.clusters.iterdir()] == ["default"]
-    machine.controlplane("down")
+    assert not any(cgroups.leftovers(name) for name in names)
+    assert list(machine.clusters.iterdir()) == []
+    machine.controlplane("down", "--state", str(elsewhere))
+    assert not elsewhere.exists()
     assert machine.contents() == before
 
 

@@ -52,6 +52,14 @@ def _default_state() -> Path:
     return Path(os.environ.get(RUNNING_CLUSTER) or state.root() / "default")
 
 
+def _build(arguments: argparse.Namespace) -> None:
+    if unknown := set(arguments.tools) - set(TOOLS):
+        raise ControlPlaneError(f"no tool {', '.join(unknown)}; there are {', '.join(TOOLS)}")
+    wanted = [TOOLS[name] for name in arguments.tools] or list(build.CLUSTER_TOOLS)
+    for directory in build.find_programs(wanted).directories:
+        print(directory)
+
+
 def _up(arguments: argparse.Namespace) -> None:
     gates = dict(gate.split("=", 1) for gate in arguments.feature_gate)
     options = Options(
@@ -96,9 +104,7 @@ def main() -> int:
     try:
         match arguments.command:
             case "build":
-                wanted = [TOOLS[name] for name in arguments.tools] or list(build.CLUSTER_TOOLS)
-                for directory in build.find_programs(wanted).directories:
-                    print(directory)
+                _build(arguments)
             case "packages":
                 packages.ensure()
             case "up":

@@ -85,7 +85,7 @@ class Cluster:
             raise ValueError(f"nodes={nodes}: a cluster has 1 to {MAX_NODES} nodes")
         packages.ensure(packages.RUNNING)
         programs = find_programs()
-        state.sweep()
+        state.sweep(directory.absolute() if directory else None)
         identity = state.new_id()
         directory = (directory or state.root() / identity).absolute()
         names = tuple(f"node-{index}" for index in range(nodes))
@@ -191,8 +191,11 @@ class Cluster:
         return self.kubectl("apply", "--filename=-", stdin=manifest)
 
     def node(self, name: str) -> Node:
-        """The node of that name."""
-        return next(node for node in self.nodes if node.name == name)
+        """The node of that name. Raises ControlPlaneError, naming those there are."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise ControlPlaneError(f"no node {name}; there are {', '.join(node.name for node in self.nodes)}")
 
     def make_node(self, index: int, name: str, container: Container) -> Node:
         """A node of this cluster, with no processes known yet; for `bringup`."""

@@ -122,10 +122,10 @@ def destroy(directory: Path) -> bool:
     return True
 
 
-def sweep() -> list[str]:
-    """Removes what dead predecessors left below the default root; returns their ids."""
+def sweep(also: Path | None = None) -> list[str]:
+    """Removes what dead predecessors left below the default root, and in `also`; returns their ids."""
     swept = []
-    for directory in sorted(root().glob("*")):
+    for directory in {*root().glob("*"), *([also] if also else [])}:
         record = load(directory)
         if record is not None and not alive(record):
             destroy(directory)
