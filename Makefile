@@ -7,7 +7,7 @@ BIN := .venv/bin
 SOURCES := driver kubeletplugin controller cni cli deploy tests bench
 STAMP := .venv/.setup
 
-.PHONY: help setup lint format test test-unit test-cluster test-vm demo image cluster-up cluster-down kind \
+.PHONY: help setup programs lint format test test-unit test-cluster test-vm demo image cluster-up cluster-down kind \
 	proto lock bench bench-attach bench-prepare bench-plugin clean
 
 help: ## list the commands
@@ -26,6 +26,9 @@ $(STAMP): pyproject.toml requirements.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
+programs: setup ## build the Kubernetes that tests and demo run on, once; or TANDEM_KUBE_BIN=folder
+	@$(BIN)/python -m tests.controlplane build
+
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
@@ -36,23 +39,23 @@ format: $(STAMP) ## let ruff format and fix
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-test: setup ## every test that this machine can run; says which it cannot
+test: programs ## every test that this machine can run; says which it cannot
 	$(BIN)/pytest tests
 
 test-unit: $(STAMP) ## seconds, no cluster
 	$(BIN)/pytest tests/unit
 
-test-cluster: setup ## stories on a real two-node Kubernetes
+test-cluster: programs ## stories on a real two-node Kubernetes
 	$(BIN)/pytest tests/cluster
 
-demo: setup ## pods with GPU+NIC pairs on a real Kubernetes, then everything away again
+demo: programs ## pods with GPU+NIC pairs on a real Kubernetes, then everything away again
 	@$(BIN)/python -m deploy.demo
 
 image: setup ## the container image, as an OCI archive
 	@$(BIN)/python -m deploy.image
 
 NODES ?= 2
-cluster-up: setup ## a cluster of NODES=2 nodes that stays; prints its kubeconfig
+cluster-up: programs ## a cluster of NODES=2 nodes that stays; prints its kubeconfig
 	@$(BIN)/python -m tests.controlplane up --nodes $(NODES)
 
 cluster-down: $(STAMP) ## end it
@@ -63,13 +66,13 @@ kind: ## the same on a laptop with Docker and kind
 
 bench: bench-attach bench-prepare bench-plugin ## every benchmark; each ends with one JSON line
 
-bench-attach: setup ## CNI ADD and DEL against the stock host-device plugin
+bench-attach: programs ## CNI ADD and DEL against the stock host-device plugin
 	@$(BIN)/python -m bench.attach
 
-bench-prepare: setup ## NodePrepareResources over the real socket
+bench-prepare: programs ## NodePrepareResources over the real socket
 	@$(BIN)/python -m bench.prepare
 
-bench-plugin: setup ## memory at rest, start to slices, slices restored
+bench-plugin: programs ## memory at rest, start to slices, slices restored
 	@$(BIN)/python -m bench.plugin
 
 lock: $(STAMP) ## renew requirements.lock
