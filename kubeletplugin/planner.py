@@ -1,0 +1,255 @@
+"""What preparing a claim means on this node: which character devices, variables and interfaces each
+device brings.
+
+Pure: the claim's results and the node's facts in, a Plan out. The plan is what the ledger remembers, and
+CDI files, pod records and attachments follow from it alone, so that they can be made again without
+asking anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from driver.config import PlacedInterface, PlacedPair
+from driver.devices import Gpu, Inventory, Nic, RdmaDevice, Vf
+from driver.errors import ConfigError, RetryableError
+from driver.names import TYPE_GPU, TYPE_NIC, TYPE_VF, device_name
+from kubeletplugin.attach.store import Attachment
+from kubeletplugin.claims import AllocatedClaim, ClaimedDevice, ClaimError, Consumer
+
+GPU_NODES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
+"""Nodes that all GPUs share; a container gets those that the host has."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceNode:
+    """A character device: `path` in the container, `host_path` on the node."""
+
+    path: str
+    host_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedDevice:
+    """One result, made concrete.
+
+    Attributes:
+        request: main request name.
+        exclusive: no other claim may be prepared with it (False under admin access).
+        cdi_name: name of its CDI device, stable over repeated prepares.
+        env: variables that it brings by itself.
+        nodes: character devices that it brings.
+        rdma_device: ``mlx5_3``, empty where it has none.
+        pairs: the controller's pairs that it belongs to.
+    """
+
+    request: str
+    pool: str
+    device: str
+    share_id: str | None
+    exclusive: bool
+    cdi_name: str
+    env: tuple[tuple[str, str], ...] = ()
+    nodes: tuple[DeviceNode, ...] = ()
+    rdma_device: str = ""
+    pairs: tuple[PlacedPair, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a prepared claim is; `attachments` has one row for each NIC, in result order."""
+
+    uid: str
+    namespace: str
+    name: str
+    devices: tuple[PlannedDevice, ...]
+    attachments: tuple[Attachment, ...]
+    consumers: tuple[Consumer, ...]
+    joinable: bool
+
+    @property
+    def title(self) -> str:
+        """``namespace/name``, for messages."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What the planner needs of the node.
+
+    Attributes:
+        dev_root: folder under which the host's character devices are, ``/dev`` but for a mock.
+        dev_nodes: their names below it, for example ``nvidia0``, ``infiniband/uverbs3``.
+    """
+
+    inventory: Inventory
+    dev_root: str
+    dev_nodes: frozenset[str]
+
+
+class DeviceMissingError(RetryableError):
+    """An allocated device, or a part of it, is not on the node now; attribute `device` is its name."""
+
+    def __init__(self, claim: str, device: str, what: str) -> None:
+        super().__init__(f"claim {claim}: device {device} {what}")
+        self.device = device
+
+
+def plan(claim: AllocatedClaim, facts: NodeFacts, taken_interfaces: Iterable[str] = ()) -> Plan:
+    """Make a claim concrete. `taken_interfaces` are names that other claims of its pods use.
+
+    Raises:
+        DeviceMissingError: a device, its character device or its interface is not there.
+        ClaimError: the controller's decision does not fit the results.
+    """
+    title = f"{claim.namespace}/{claim.name}"
+    gpus = {device_name(TYPE_GPU, gpu.pci_address): gpu for gpu in facts.inventory.gpus}
+    functions = _functions(facts.inventory)
+    interfaces = _interfaces(claim, title, functions, taken_interfaces)
+    devices: list[PlannedDevice] = []
+    attachments: list[Attachment] = []
+    for result in claim.devices:
+        pairs = claim.placement.pairs if claim.placement else ()
+        mine = tuple(pair for pair in pairs if result.device in (pair.gpu, pair.nic))
+        if result.device in gpus:
+            devices.append(_gpu(title, result, gpus[result.device], facts, mine))
+        elif result.device in functions:
+            function = functions[result.device]
+            devices.append(_nic(title, result, function, facts, mine))
+            wanted = interfaces[result.device]
+            attachments.append(
+                Attachment(
+                    claim_uid=claim.uid,
+                    claim=title,
+                    device=result.device,
+                    pci_address=function.pci_address,
+                    interface=wanted.interface,
+                    addresses=wanted.addresses,
+                    mtu=wanted.mtu,
+                    rdma_device=function.rdma.name if function.rdma else None,
+                )
+            )
+        else:
+            raise DeviceMissingError(title, result.device, "is allocated but not on this node now")
+    return Plan(
+        uid=claim.uid,
+        namespace=claim.namespace,
+        name=claim.name,
+        devices=tuple(devices),
+        attachments=tuple(attachments),
+        consumers=claim.consumers,
+        joinable=claim.joinable,
+    )
+
+
+def variable(device: str) -> str:
+    """The variable that tells a container of a device: ``TANDEM_GPU_0000_1B_00_0``.
+
+    One for each device, since of a variable that several bring only the last value is seen.
+    """
+    return f"TANDEM_{device.upper().replace('-', '_')}"
+
+
+def missing(claim: AllocatedClaim, facts: NodeFacts) -> bool:
+    """Would fresher facts help: is a device, or a NIC's interface, not in these?"""
+    gpus = {device_name(TYPE_GPU, gpu.pci_address) for gpu in facts.inventory.gpus}
+    functions = _functions(facts.inventory)
+    for result in claim.devices:
+        function = functions.get(result.device)
+        if result.device not in gpus and (function is None or function.netdev is None):
+            return True
+    return False
+
+
+def _functions(inventory: Inventory) -> Mapping[str, Nic | Vf]:
+    found: dict[str, Nic | Vf] = {}
+    for nic in inventory.nics:
+        found[device_name(TYPE_NIC, nic.pci_address)] = nic
+        found.update({device_name(TYPE_VF, vf.pci_address): vf for vf in nic.vfs})
+    return found
+
+
+def _gpu(
+    title: str, result: ClaimedDevice, gpu: Gpu, facts: NodeFacts, pairs: tuple[PlacedPair, ...]
+) -> PlannedDevice:
+    """The GPU's nodes, and its UUID in a variable.
+
+    CDI alone decides which GPUs a container sees. ``NVIDIA_VISIBLE_DEVICES=void`` tells a NVIDIA runtime
+    that also serves the node not to add GPUs by the image's variable (``all`` in CUDA images).
+    """
+    if gpu.minor is None:
+        raise DeviceMissingError(title, result.device, "has no character device (NVML names no minor number)")
+    names = [f"nvidia{gpu.minor}", *(name for name in GPU_NODES if name in facts.dev_nodes)]
+    if names[0] not in facts.dev_nodes:
+        raise DeviceMissingError(title, result.device, f"has no character device {facts.dev_root}/{names[0]}")
+    return _planned(
+        result,
+        cdi_name=result.device,
+        env=(("NVIDIA_VISIBLE_DEVICES", "void"), (variable(result.device), gpu.uuid)),
+        nodes=_nodes(names, facts),
+        pairs=pairs,
+    )
+
+
+def _nic(
+    title: str, result: ClaimedDevice, function: Nic | Vf, facts: NodeFacts, pairs: tuple[PlacedPair, ...]
+) -> PlannedDevice:
+    """The function's RDMA nodes. The CDI name is the PCI address, which Multus 4.2 takes for the device ID."""
+    rdma: RdmaDevice | None = function.rdma
+    names = rdma.char_devices if rdma else ()
+    for name in names:
+        if name not in facts.dev_nodes:
+            raise DeviceMissingError(title, result.device, f"has no character device {facts.dev_root}/{name}")
+    return _planned(
+        result,
+        cdi_name=function.pci_address,
+        env=((variable(result.device), rdma.name if rdma else function.pci_address),),
+        nodes=_nodes(names, facts),
+        rdma_device=rdma.name if rdma else "",
+        pairs=pairs,
+    )
+
+
+def _planned(
+    result: ClaimedDevice,
+    *,
+    cdi_name: str,
+    env: tuple[tuple[str, str], ...],
+    nodes: tuple[DeviceNode, ...],
+    pairs: tuple[PlacedPair, ...],
+    rdma_device: str = "",
+) -> PlannedDevice:
+    return PlannedDevice(
+        request=result.request,
+        pool=result.pool,
+        device=result.device,
+        share_id=result.share_id,
+        exclusive=not result.admin_access and result.share_id is None,
+        cdi_name=cdi_name,
+        env=env,
+        nodes=nodes,
+        rdma_device=rdma_device,
+        pairs=pairs,
+    )
+
+
+def _nodes(names: Iterable[str], facts: NodeFacts) -> tuple[DeviceNode, ...]:
+    return tuple(DeviceNode(f"/dev/{name}", f"{facts.dev_root}/{name}") for name in names)
+
+
+def _interfaces(
+    claim: AllocatedClaim, title: str, functions: Mapping[str, Nic | Vf], taken: Iterable[str]
+) -> Mapping[str, PlacedInterface]:
+    """How each NIC is to look in the pod: as the controller decided, else ``net1``, ``net2``… in result order."""
+    nics = [result.device for result in claim.devices if result.device in functions]
+    if claim.placement is not None:
+        placed = {interface.device: interface for interface in claim.placement.interfaces}
+        absent = [device for device in nics if device not in placed]
+        if absent:
+            error = ConfigError(f"names no interface for {', '.join(absent)}", path="interfaces")
+            raise ClaimError(title, f"the controller's Placement: {error}")
+        return placed
+    used = set(taken)
+    free = (name for name in (f"net{number}" for number in range(1, 1000)) if name not in used)
+    return {device: PlacedInterface(device=device, interface=next(free)) for device in nics}
