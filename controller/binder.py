@@ -1,9 +1,10 @@
 """Writes decisions into claims: finalizer, then allocation; and takes allocations back.
 
-Two writes, since the API server drops a finalizer inside a status write. Killed between them, a claim is left
-with a finalizer and no allocation: kube-controller-manager takes that off when the claim is deleted, and
-the next decision finds it there. Every write is a merge patch with the resourceVersion in it, so fields that we do not
-know survive, and a claim that changed meanwhile is read again. Before every write the right to lead is asked.
+Two writes, since the API server drops a finalizer inside a status write. Killed between them, a claim is
+left with a finalizer and no allocation: kube-controller-manager takes that off when the claim is deleted, and
+the next decision finds it there. Every write is a merge patch with the resourceVersion in it, so fields that
+we do not know survive, and a claim that changed meanwhile is read again. Before every write the right to lead
+is asked.
 """
 
 from __future__ import annotations

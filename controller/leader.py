@@ -1,9 +1,10 @@
 """Leader election by a Lease: of several controllers one decides, the others stand by with a warm view.
 
 Two controllers that decide at once would give one device to two claims, and the API server would not notice.
-So leading is a right that runs out by itself: `may_write` is true only until `renew_seconds` after the start of
-the last renewal that succeeded, whoever is slow, and a follower waits `lease_seconds` on its own clock after
-the last change it saw before it takes over. No two clocks are compared (as in client-go's leaderelection).
+So leading is a right that runs out by itself: `may_write` is true only until `renew_seconds` after the start
+of the last renewal that succeeded, whoever is slow, and a follower waits `lease_seconds` on its own clock
+after the last change it saw before it takes over. No two clocks are compared (as in client-go's
+leaderelection).
 """
 
 from __future__ import annotations
@@ -153,5 +154,7 @@ class LeaderElection:
         )
         if lease is None:
             metadata = ObjectMeta(name=self._name, namespace=self._namespace)
-            return self._client.create(paths.leases(self._namespace), Lease(metadata=metadata, spec=spec), Lease)
+            return self._client.create(
+                paths.leases(self._namespace), Lease(metadata=metadata, spec=spec), Lease
+            )
         return self._client.update(self._path, msgspec.structs.replace(lease, spec=spec), Lease)

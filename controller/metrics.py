@@ -42,7 +42,9 @@ class Metrics(Collector):
         for name, text in _COUNTERS.items():
             yield CounterMetricFamily(f"{_PREFIX}{name}", text, value=self._counts.get(name, 0))
         for name, gauge in self._gauges.items():
-            yield GaugeMetricFamily(f"{_PREFIX}{name}", name.replace("_", " ").capitalize() + ".", value=gauge())
+            yield GaugeMetricFamily(
+                f"{_PREFIX}{name}", name.replace("_", " ").capitalize() + ".", value=gauge()
+            )
 
 
 class StatusServer:

@@ -2,8 +2,8 @@
 
 Nothing in the API ties a DeviceClass to a driver, only its selectors do. So a request is asked about two
 devices of which nothing is known but their driver, ours and one that does not exist: a selector such as
-``device.driver == "tandem-dra.io" && …`` says false to the stranger's and cannot say false to ours. A claim that
-wants devices of others too is left to kube-scheduler whole, since a claim has one allocation.
+``device.driver == "tandem-dra.io" && …`` says false to the stranger's and cannot say false to ours. A claim
+that wants devices of others too is left to kube-scheduler whole, since a claim has one allocation.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class Ownership:
                 verdicts = self._cel.select(self._probes, selector.cel.expression)
             except SelectorError:
                 return Owner.OTHERS
-            may_be = [so_far and verdict is not False for so_far, verdict in zip(may_be, verdicts, strict=True)]
+            may_be = [
+                so_far and verdict is not False for so_far, verdict in zip(may_be, verdicts, strict=True)
+            ]
         ours, stranger = may_be
         return Owner.OURS if ours and not stranger else Owner.OTHERS
 

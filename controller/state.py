@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from controller import books, fit
+from controller import fit
 from controller.allocator.model import DeviceId, NodeDevices
+from controller.books import Books, Duplicate, Held, Pool
 from driver.kube.objects import (
     AllocationResult,
     DeviceClass,
@@ -49,9 +50,7 @@ class NodeRecord:
         """What all but the pods named take, as far as it counts for a pod of this priority."""
         mine = set(uids)
         others = [
-            amounts
-            for uid, (rank, amounts) in self.promised.items()
-            if uid not in mine and rank >= priority
+            amounts for uid, (rank, amounts) in self.promised.items() if uid not in mine and rank >= priority
         ]
         return fit.total_of([self.used, *others]) if others else self.used
 
@@ -79,7 +78,7 @@ class ClusterState:
     """All indices; `driver_name` says which slices and allocations are ours."""
 
     driver_name: str
-    books: books.Books = field(init=False)
+    books: Books = field(init=False)
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
     classes: dict[str, DeviceClass] = field(default_factory=dict)
     claims: dict[Key, ResourceClaim] = field(default_factory=dict)
@@ -94,16 +93,16 @@ class ClusterState:
     generation: int = 1
     touched: set[Key] = field(default_factory=set)
     failures: list[Failure] = field(default_factory=list)
-    duplicates: list[books.Duplicate] = field(default_factory=list)
+    duplicates: list[Duplicate] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
     """UIDs whose tries are over: pods that were bound or left, claims that were reserved or left."""
 
     _claim_keys: dict[str, Key] = field(default_factory=dict)
-    _pool_node: dict[books.Pool, str] = field(default_factory=dict)
+    _pool_node: dict[Pool, str] = field(default_factory=dict)
     _promised_on: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.books = books.Books(self.driver_name)
+        self.books = Books(self.driver_name)
 
     # Questions
 
@@ -142,7 +141,9 @@ class ClusterState:
     def waiting_users(self, claim: Key) -> list[Key]:
         """Pods that wait for the claim: no node, not being deleted."""
         pods = [(key, self.claimants[key]) for key in self.users.get(claim, ())]
-        return sorted(key for key, pod in pods if not pod.spec.node_name and not pod.metadata.deletion_timestamp)
+        return sorted(
+            key for key, pod in pods if not pod.spec.node_name and not pod.metadata.deletion_timestamp
+        )
 
     # Changes
 
@@ -337,7 +338,7 @@ class ClusterState:
             for pod in [self.claimants[user] for user in self.users.get(key, ())]:
                 self._promise(pod)
 
-    def _note_failure(self, old: ResourceClaim, new: ResourceClaim, before: books.Held) -> None:
+    def _note_failure(self, old: ResourceClaim, new: ResourceClaim, before: Held) -> None:
         if new.status.allocation is not None or before.placement is None or before.node is None:
             return
         if new.metadata.deletion_timestamp or CLAIM_FINALIZER not in new.metadata.finalizers:
@@ -350,10 +351,13 @@ class ClusterState:
     def _note_unreserved(self, key: Key, claim: ResourceClaim | None, now: float) -> None:
         held = self.books.held(claim.metadata.uid) if claim is not None else None
         ours = held is not None and held.placement is not None
-        status = claim.status if claim is not None else None
-        if claim is None or status is None or not ours or status.allocation is None or status.reserved_for:
-            self.unreserved.pop(key, None)
-        elif claim.metadata.deletion_timestamp:
+        if (
+            not ours
+            or claim is None
+            or claim.status.allocation is None
+            or claim.status.reserved_for
+            or claim.metadata.deletion_timestamp
+        ):
             self.unreserved.pop(key, None)
         else:
             self.unreserved.setdefault(key, now)
@@ -377,7 +381,9 @@ def claim_keys(pod: Pod) -> Iterator[tuple[Key | None, bool]]:
 
 
 def _belongs(claim: ResourceClaim, pod: Pod) -> bool:
-    return any(owner.controller and owner.uid == pod.metadata.uid for owner in claim.metadata.owner_references)
+    return any(
+        owner.controller and owner.uid == pod.metadata.uid for owner in claim.metadata.owner_references
+    )
 
 
 def _same_to_us(old: Pod, new: Pod) -> bool:

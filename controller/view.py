@@ -1,8 +1,8 @@
 """Brings the cluster's changes to the one thread that decides: five informers that put them into its inbox.
 
 The ClusterState has one owner, the loop, and so needs no lock: what informers (and the writers) have to say
-is a message in a queue, applied in order between two decisions. Only slices of our driver are watched, and only
-pods that have not ended.
+is a message in a queue, applied in order between two decisions. Only slices of our driver are watched, and
+only pods that have not ended.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class ClusterView:
     def __init__(self, client: KubeClient, state: ClusterState, inbox: Inbox) -> None:
         self._inbox = inbox
 
-        def watch(path: str, type: type[T], apply: Callable[[T | None, T | None, float], None], **selectors: str) -> Informer[T]:
+        def watch(
+            path: str, type: type[T], apply: Callable[[T | None, T | None, float], None], **selectors: str
+        ) -> Informer[T]:
             return Informer(
                 client, path, type, on_change=self._posting(apply), name=path.rpartition("/")[2], **selectors
             )

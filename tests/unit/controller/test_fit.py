@@ -24,7 +24,15 @@ def affinity(*terms: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("quantity", "amount"),
-    [("1", 1000), ("500m", 500), ("2Gi", 2 * 2**30 * 1000), ("1e3", 10**6), ("100n", 1), ("1.5", 1500), ("0", 0)],
+    [
+        ("1", 1000),
+        ("500m", 500),
+        ("2Gi", 2 * 2**30 * 1000),
+        ("1e3", 10**6),
+        ("100n", 1),
+        ("1.5", 1500),
+        ("0", 0),
+    ],
 )
 def test_quantities_are_read_in_thousandths_rounded_up(quantity: str, amount: int) -> None:
     assert thousandths(quantity) == amount
@@ -115,7 +123,7 @@ def test_the_resource_that_runs_short_is_named_with_what_is_free() -> None:
 
 
 def test_a_resource_that_the_node_does_not_have_is_short_unless_zero_is_wanted() -> None:
-    pod = a_pod("p", containers=[{"resources": {"requests": {"example.com/fpga": "1", "hugepages-2Mi": "0"}}}])
+    pod = a_pod("p", containers=[{"resources": {"requests": {"example.com/fpga": "1", "x.io/y": "0"}}}])
     assert "example.com/fpga" in reason(pod)
 
 
@@ -130,8 +138,13 @@ def container(cpu: str, *, sidecar: bool = False) -> Container:
         (["1", "2"], [], "0", 3000),
         (["1"], [("5", False)], "0", 5000),
         (["3"], [("1", True)], "0", 4000),
-        (["1"], [("2", True), ("4", False)], "0", 6000),  # the init container runs beside the sidecar before it
-        (["1"], [("4", False), ("2", True)], "0", 4000),  # and not beside one that starts after it
+        (
+            ["1"],
+            [("2", True), ("4", False)],
+            "0",
+            6000,
+        ),  # beside the sidecar that started before
+        (["1"], [("4", False), ("2", True)], "0", 4000),  # not beside one that starts after
         (["1"], [], "250m", 1250),
     ],
 )

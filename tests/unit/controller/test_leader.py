@@ -85,7 +85,7 @@ def test_a_dead_leader_is_followed_after_the_lease_and_not_before(api: LeaseApi,
     assert api.lease.spec.lease_transitions == 1
 
 
-def test_a_leader_that_cannot_renew_stops_writing_before_another_may_lead(api: LeaseApi, clock: Clock) -> None:
+def test_a_leader_that_cannot_renew_stops_before_another_may_lead(api: LeaseApi, clock: Clock) -> None:
     a, b = candidate(api, clock, "a"), candidate(api, clock, "b")
     a.step()
     b.step()

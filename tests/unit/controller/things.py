@@ -68,7 +68,8 @@ def a_class(name: str, type_: str = "", driver: str = DRIVER_NAME) -> DeviceClas
     if type_:
         expression += f' && device.attributes["{driver}"].type == "{type_}"'
     return msgspec.convert(
-        {"metadata": {"name": name}, "spec": {"selectors": [{"cel": {"expression": expression}}]}}, DeviceClass
+        {"metadata": {"name": name}, "spec": {"selectors": [{"cel": {"expression": expression}}]}},
+        DeviceClass,
     )
 
 
@@ -104,7 +105,9 @@ def a_claim(
                 "pairs": {"gpus": "gpu", "nics": "nic"},
                 "require": require,
             }
-            config = [{"requests": ["gpu", "nic"], "opaque": {"driver": DRIVER_NAME, "parameters": parameters}}]
+            config = [
+                {"requests": ["gpu", "nic"], "opaque": {"driver": DRIVER_NAME, "parameters": parameters}}
+            ]
     document = {
         "metadata": {
             "name": name,
@@ -135,10 +138,13 @@ def an_inventory(pairs: int = 4, vfs: int = 2) -> Inventory:
     gpus, nics = [], []
     for index in range(pairs):
         bus = 0x10 * (index + 1)
-        place = Place(f"0000:{bus + 1:02x}:00.0", f"0000:{bus:02x}:01.0", f"pci0000:{bus:02x}", index * 2 // pairs)
+        place = Place(
+            f"0000:{bus + 1:02x}:00.0", f"0000:{bus:02x}:01.0", f"pci0000:{bus:02x}", index * 2 // pairs
+        )
         gpus.append(Gpu(pci_address=f"0000:{bus + 2:02x}:00.0", place=place, rail=index, uuid=f"GPU-{index}"))
         virtual = tuple(
-            Vf(pci_address=f"0000:{bus + 3:02x}:00.{i + 1}", index=i, place=place, rail=index) for i in range(vfs)
+            Vf(pci_address=f"0000:{bus + 3:02x}:00.{i + 1}", index=i, place=place, rail=index)
+            for i in range(vfs)
         )
         nics.append(
             Nic(

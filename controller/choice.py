@@ -1,0 +1,190 @@
+"""One pod, all nodes: where its claims go best, or why nowhere.
+
+Of each node the cheap questions come first: what kube-scheduler would say of the pod (a few comparisons), a
+refusal that is known already (a look-up), then the allocator. Refusals are kept by what the claims ask for,
+since a hundred pods of one Deployment ask the same: they hold until the node's devices change for the better.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from controller import fit
+from controller.allocator.candidates import Options
+from controller.allocator.cel import CelCache
+from controller.allocator.solve import allocate
+from controller.allocator.verdict import Allocation, Refusal, aggregate
+from controller.books import node_of
+from controller.settings import PlacementSettings
+from controller.state import ClusterState, NodeRecord
+from driver.kube.objects import Pod, ResourceClaim
+
+_KEPT_REFUSALS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A node that can take the pod. Less is better: other pods of shared claims left out, then the score."""
+
+    sharers_left_out: int
+    allocation: Allocation
+    node: str
+
+    @property
+    def order(self) -> tuple[int, tuple[int, ...], str]:
+        """Sorts the best first; the name makes equals the same every time."""
+        return self.sharers_left_out, self.allocation.score, self.node
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The best option, or a sentence for people; `permanent` where no waiting helps."""
+
+    best: Option | None = None
+    why_not: str = ""
+    permanent: bool = False
+
+
+class Chooser:
+    """Looks for the node. Keeps refusals; not thread-safe."""
+
+    def __init__(self, state: ClusterState, settings: PlacementSettings, cel: CelCache) -> None:
+        self._state = state
+        self._settings = settings
+        self._cel = cel
+        self._options = Options(driver=settings.driver_name)
+        self._refused: dict[tuple[bytes, str], tuple[int, Refusal]] = {}
+
+    def choose(
+        self,
+        pod: Pod,
+        wanted: Sequence[ResourceClaim],
+        allocated: Sequence[ResourceClaim],
+        sharers: Sequence[Pod],
+        left_out: Mapping[str, float],
+        since: int,
+    ) -> Choice:
+        """Find a place.
+
+        Args:
+            pod: the pod.
+            wanted: its claims that are to be allocated, together.
+            allocated: its other claims, which pin the node.
+            sharers: pods that wait for some of `wanted` too; where not all fit, most should.
+            left_out: nodes where it was tried in vain, not to be tried now.
+            since: only nodes that changed after this generation.
+
+        Raises:
+            TandemError: something about the claims is wrong, wherever they would go.
+        """
+        misfits: Counter[str] = Counter()
+        refusals: list[Refusal] = []
+        found: list[Option] = []
+        shape = msgspec.json.encode([claim.spec for claim in wanted], order="sorted")
+        possible: list[tuple[int, int, str, NodeRecord]] = []
+        for record in self._records(pod, allocated):
+            if record.generation <= since or record.node is None:
+                continue
+            reason = self._misfit(pod, allocated, record, left_out)
+            if reason is not None:
+                misfits[reason] += 1
+                continue
+            missing = self._sharers_left_out(pod, sharers, record)
+            possible.append((missing, -len(self._state.taken(record)), record.name, record))
+        # Fullest first, so that the search may end early and still leave whole nodes to who needs them.
+        for missing, _, name, record in sorted(possible, key=lambda entry: entry[:3]):
+            verdict = self._allocate(wanted, record, shape)
+            if isinstance(verdict, Refusal):
+                refusals.append(verdict)
+                continue
+            found.append(Option(missing, verdict, name))
+            if len(found) >= self._settings.enough_nodes:
+                break
+        if found:
+            return Choice(best=min(found, key=lambda option: option.order))
+        return Choice(
+            why_not=_why_not(refusals, misfits, self._settings.driver_name),
+            permanent=bool(refusals) and all(refusal.permanent for refusal in refusals),
+        )
+
+    def _records(self, pod: Pod, allocated: Sequence[ResourceClaim]) -> Iterator[NodeRecord]:
+        """Nodes with devices of ours; one at most where something pins the pod by name."""
+        pins = [
+            node
+            for claim in allocated
+            if claim.status.allocation and (node := node_of(claim.status.allocation))
+        ]
+        pins += [pod.spec.node_name] if pod.spec.node_name else []
+        if not pins:
+            yield from (record for record in self._state.nodes.values() if record.slices)
+        elif (record := self._state.nodes.get(pins[0])) is not None and record.slices:
+            yield record
+
+    def _misfit(
+        self, pod: Pod, allocated: Sequence[ResourceClaim], record: NodeRecord, left_out: Mapping[str, float]
+    ) -> str | None:
+        node = record.node
+        if node is None:
+            return "the node is gone"
+        if record.name in left_out:
+            return "left out for a while, the pod was not bound there"
+        for claim in allocated:
+            allocation = claim.status.allocation
+            selector = allocation.node_selector if allocation is not None else None
+            if selector is not None and not fit.selects(selector, node):
+                return f"claim {claim.metadata.name} of the pod is allocated elsewhere"
+        if pod.spec.node_name:
+            return fit.repelled(pod, node)
+        used = record.used_beside([pod.metadata.uid], pod.spec.priority or 0)
+        return fit.why_not(pod, node, fit.pod_requests(pod), used)
+
+    @staticmethod
+    def _sharers_left_out(pod: Pod, sharers: Sequence[Pod], record: NodeRecord) -> int:
+        """How many of the sharers would not fit beside the pod and each other."""
+        if not sharers or record.node is None:
+            return 0
+        used = dict(record.used_beside([p.metadata.uid for p in (pod, *sharers)], pod.spec.priority or 0))
+        fit.add(used, fit.pod_requests(pod))
+        missing = 0
+        for sharer in sharers:
+            requests = fit.pod_requests(sharer)
+            if fit.why_not(sharer, record.node, requests, used) is None:
+                fit.add(used, requests)
+            else:
+                missing += 1
+        return missing
+
+    def _allocate(
+        self, wanted: Sequence[ResourceClaim], record: NodeRecord, shape: bytes
+    ) -> Allocation | Refusal:
+        key = (shape, record.name)
+        known = self._refused.get(key)
+        if known is not None and known[0] == record.devices_generation:
+            return known[1]
+        devices = self._state.devices(record)
+        if devices is None:
+            return Refusal(claim="", subject="node", message="the node has no devices")
+        verdict = allocate(
+            wanted, devices, self._state.classes, self._state.taken(record), self._options, self._cel
+        )
+        if isinstance(verdict, Refusal):
+            if len(self._refused) >= _KEPT_REFUSALS:
+                self._refused.clear()
+            self._refused[key] = (record.devices_generation, verdict)
+        return verdict
+
+
+def _why_not(refusals: Sequence[Refusal], misfits: Mapping[str, int], driver_name: str) -> str:
+    parts = [aggregate(refusals)] if refusals else []
+    if misfits:
+        reasons = [
+            f"{n} × {reason}" for reason, n in sorted(misfits.items(), key=lambda item: (-item[1], item[0]))
+        ]
+        parts.append(f"{sum(misfits.values())} nodes do not fit the pod: {'; '.join(reasons[:5])}")
+    return (
+        ". ".join(parts) or f"no node that may be used publishes devices of {driver_name} for the controller"
+    )

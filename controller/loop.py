@@ -1,0 +1,169 @@
+"""The controller at work: one thread that takes in changes and decides, between informers and writers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from queue import Empty
+
+from controller.actions import Action, Outcome, Tell
+from controller.addresses import RailSubnets
+from controller.allocator.cel import CelCache
+from controller.binder import Binder
+from controller.leader import LeaderElection
+from controller.metrics import Metrics, StatusServer
+from controller.placement import Placer
+from controller.settings import Settings
+from controller.state import ClusterState
+from controller.view import ClusterView, Inbox, Message
+from driver.kube.client import KubeClient
+from driver.kube.events import EventRecorder, ObjectReference
+from driver.kube.objects import Pod
+
+log = logging.getLogger(__name__)
+
+_IDLE_SECONDS = 1.0
+_HANGS_AFTER_SECONDS = 60.0
+_MESSAGES_AT_ONCE = 1000
+
+
+class Controller:
+    """All parts of one controller process. `run` blocks until `stop` is called from elsewhere."""
+
+    def __init__(self, client: KubeClient, settings: Settings, identity: str) -> None:
+        """`identity` names this process among its like, for the Lease and the Events."""
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._inbox: Inbox = Inbox()
+        self._state = ClusterState(settings.placement.driver_name)
+        self._view = ClusterView(client, self._state, self._inbox)
+        subnets = (
+            RailSubnets(settings.fabric_cidr, settings.rail_prefix_length) if settings.fabric_cidr else None
+        )
+        self._placer = Placer(self._state, settings.placement, subnets, CelCache())
+        self._leader = LeaderElection(
+            client, settings.namespace, settings.lease_name, identity, settings.lease, clock=time.monotonic
+        )
+        self._binder = Binder(client, self.may_write, self._post_outcome, writers=settings.writers)
+        self._events = EventRecorder(client, "tandem-controller", identity)
+        self._metrics = Metrics(
+            self._placer.counts,
+            {
+                "pending_pods": lambda: len(self._placer),
+                "leading": lambda: float(self.may_write()),
+                "allocations_in_flight": lambda: len(self._state.assumed),
+            },
+        )
+        self._beat = time.monotonic()
+        self._synced = False
+
+    def run(self) -> None:
+        """Serve until stopped. Raises OSError where the HTTP port is taken."""
+        status = StatusServer(
+            self._settings.http_port, self._metrics, healthy=self._is_healthy, ready=lambda: self._synced
+        )
+        log.info("status on port %d", status.port)
+        self._view.start()
+        election = threading.Thread(target=self._elect, name="leader", daemon=True)
+        try:
+            while not self._view.wait_synced(_IDLE_SECONDS):
+                self._beat = time.monotonic()
+                if self._stopping.is_set():
+                    return
+            self._synced = True
+            log.info("synced")
+            election.start()
+            while not self._stopping.is_set():
+                self._turn()
+        finally:
+            self._stopping.set()
+            self._binder.stop()  # what is being written ends, before anybody else may lead
+            if election.ident is not None:
+                election.join()
+            self._leader.release()
+            self._view.stop()
+            self._events.stop()
+            status.stop()
+
+    def stop(self) -> None:
+        """End `run`, soon; may be called from a signal handler."""
+        self._stopping.set()
+        self._inbox.put(lambda now: None)
+
+    def may_write(self) -> bool:
+        """This process decides, at this moment."""
+        return not self._settings.leader_elect or self._leader.may_write()
+
+    def _turn(self) -> None:
+        self._beat = started = time.monotonic()
+        leading = self.may_write()
+        due = self._placer.next_due() if leading else None
+        wait = _IDLE_SECONDS if due is None else min(max(due - started, 0.0), _IDLE_SECONDS)
+        for message in self._take(wait):
+            try:
+                message(time.monotonic())
+            except Exception:
+                log.exception("taking in a change")
+        now = time.monotonic()
+        try:
+            actions = self._placer.absorb(now)
+            if leading:
+                decided = self._placer.step(now)
+                if decided:
+                    self._metrics.decision_seconds.observe(time.monotonic() - now)
+                self._perform(actions + decided)
+        except Exception:
+            log.exception("deciding")
+
+    def _take(self, wait_seconds: float) -> Iterable[Message]:
+        """What is in the inbox; waits for the first."""
+        messages: list[Message] = []
+        try:
+            messages.append(
+                self._inbox.get(timeout=wait_seconds) if wait_seconds else self._inbox.get_nowait()
+            )
+            while len(messages) < _MESSAGES_AT_ONCE:
+                messages.append(self._inbox.get_nowait())
+        except Empty:
+            pass
+        return messages
+
+    def _perform(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Tell):
+                self._tell(action)
+            else:
+                self._binder.submit(action)
+
+    def _tell(self, tell: Tell) -> None:
+        metadata = tell.regarding.metadata
+        is_pod = isinstance(tell.regarding, Pod)
+        log.info("%s %s/%s: %s", tell.reason, metadata.namespace, metadata.name, tell.message)
+        self._events.event(
+            ObjectReference(
+                kind="Pod" if is_pod else "ResourceClaim",
+                namespace=metadata.namespace,
+                name=metadata.name,
+                uid=metadata.uid,
+                api_version="v1" if is_pod else "resource.k8s.io/v1",
+            ),
+            tell.type,
+            tell.reason,
+            tell.message,
+        )
+
+    def _post_outcome(self, outcome: Outcome) -> None:
+        def message(now: float) -> None:
+            self._perform(self._placer.outcome(outcome, now))
+
+        self._inbox.put(message)
+
+    def _elect(self) -> None:
+        if self._settings.leader_elect:
+            wake: Callable[[bool], None] = lambda leading: self._inbox.put(lambda now: None)  # noqa: E731
+            self._leader.run(self._stopping, wake)
+
+    def _is_healthy(self) -> bool:
+        return time.monotonic() - self._beat < _HANGS_AFTER_SECONDS

@@ -1,0 +1,345 @@
+"""Which pod next, on which node, and what to do when it does not bind: the controller's decisions.
+
+The core is a state machine without I/O and without a clock of its own: changes go into the ClusterState,
+`step` gives the actions that follow, `outcome` takes in what came of them. So its laws (never one device for
+two claims, never more than a few allocations a minute for a pod) can be tested over made-up histories.
+Not thread-safe.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+
+from controller import decision
+from controller.actions import Action, Allocate, Clear, Cleared, Outcome, Tell, Write, Written
+from controller.addresses import RailSubnets
+from controller.allocator.cel import CelCache
+from controller.allocator.verdict import Allocation
+from controller.backoff import Backoff
+from controller.choice import Chooser
+from controller.ownership import Owner, Ownership
+from controller.queue import PlacementQueue, Rank, Turn
+from controller.settings import PlacementSettings
+from controller.state import ClusterState, Failure, Key
+from driver.errors import TandemError
+from driver.kube.objects import Pod, ResourceClaim
+
+log = logging.getLogger(__name__)
+
+_NEVER = float("inf")
+_TELL_AGAIN_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A pod, its claims that are ours to allocate, and those that are allocated already."""
+
+    pod: Pod
+    wanted: tuple[ResourceClaim, ...]
+    allocated: tuple[ResourceClaim, ...]
+
+    @property
+    def subjects(self) -> list[str]:
+        """Whose failures count."""
+        return [self.pod.metadata.uid, *(claim.metadata.uid for claim in self.wanted)]
+
+
+class Placer:
+    """Decides over a ClusterState, which its owner keeps true."""
+
+    def __init__(
+        self, state: ClusterState, settings: PlacementSettings, subnets: RailSubnets | None, cel: CelCache
+    ) -> None:
+        self._state = state
+        self._settings = settings
+        self._subnets = subnets
+        self._ownership = Ownership(settings.driver_name, cel)
+        self._chooser = Chooser(state, settings, cel)
+        self._backoff = Backoff(settings.backoff)
+        self._queue = PlacementQueue(
+            sweep_seconds=settings.sweep_seconds, resync_seconds=settings.resync_seconds
+        )
+        self._placing: dict[str, tuple[Key, str, str]] = {}  # by claim UID: pod, node, what was decided
+        self._clearing: set[str] = set()
+        self._cleared_by_us: set[str] = set()
+        self._nominated: dict[str, float] = {}
+        self._expired: set[Key] = set()
+        self._told: dict[str, tuple[str, float]] = {}
+        self.counts: Counter[str] = Counter()
+        """What happened so far, by name; for the metrics."""
+
+    # Time passes
+
+    def absorb(self, now: float) -> list[Action]:
+        """Take in what changed. To be called by standbys as well, so that they know of failures."""
+        state = self._state
+        actions: list[Action] = []
+        for failure in state.failures:
+            actions += self._failed(failure, now)
+        state.failures.clear()
+        for duplicate in state.duplicates:
+            self.counts["duplicate_devices"] += 1
+            first, second = duplicate.first_uid, duplicate.second_uid
+            for uid, other in ((first, second), (second, first)):
+                claim, rival = state.claim_by_uid(uid), state.claim_by_uid(other)
+                if claim is not None and rival is not None:
+                    message = (
+                        f"device {duplicate.device.device} of pool {duplicate.device.pool} is allocated to "
+                        f"claim {rival.metadata.namespace}/{rival.metadata.name} as well"
+                    )
+                    actions.append(Tell(claim, "Warning", "DuplicateAllocation", message))
+        state.duplicates.clear()
+        for uid in state.gone:
+            self._backoff.forget(uid)
+            self._told.pop(uid, None)
+            self._clearing.discard(uid)
+            self._cleared_by_us.discard(uid)
+            self._nominated.pop(uid, None)
+        state.gone.clear()
+        for key in state.touched:
+            pod = state.claimants.get(key)
+            if pod is None or pod.metadata.deletion_timestamp or pod.spec.scheduling_gates:
+                self._queue.remove(key)
+            else:
+                self._queue.add(key, rank(pod))
+        state.touched.clear()
+        return actions
+
+    def step(self, now: float) -> list[Action]:
+        """What to do now: at most one pod's placement, and what is due to be taken back."""
+        actions = self._take_back(now)
+        turn = self._queue.pop(now, self._state.generation)
+        if turn is not None:
+            actions += self._try(turn, now)
+        return actions
+
+    def next_due(self) -> float | None:
+        """When `step` may have something to do though nothing changes; None: never."""
+        timeout = self._settings.bind_timeout_seconds
+        due = [0.0] if self._expired else []
+        if (first := next(iter(self._state.unreserved.values()), None)) is not None:
+            due.append(first + timeout)
+        if (turn := self._queue.next_due(self._state.generation)) is not None:
+            due.append(turn)
+        return min(due, default=None)
+
+    def outcome(self, outcome: Outcome, now: float) -> list[Action]:
+        """Take in how a write ended."""
+        if isinstance(outcome, Cleared):
+            self._clearing.discard(outcome.uid)
+            claim = self._state.claim_by_uid(outcome.uid)
+            if outcome.error and claim is not None:
+                self._state.restart_unreserved(claim, now)
+                self._cleared_by_us.discard(outcome.uid)
+            return []
+        pod, node, text = self._placing.pop(outcome.uid, (("", ""), "", ""))
+        claim = self._state.claim_by_uid(outcome.uid)
+        if isinstance(outcome, Written):
+            self.counts["allocations"] += 1
+            self._state.written(outcome.uid, outcome.version, now)
+            return [Tell(claim, "Normal", "Allocated", text)] if claim is not None else []
+        self.counts["failed_writes"] += 1
+        self._state.not_written(outcome.uid)
+        waiting = self._state.claimants.get(pod)
+        subjects = [outcome.uid, *([waiting.metadata.uid] if waiting else [])]
+        self._backoff.fail(subjects, None, now)
+        if claim is None:
+            return []
+        message = f"the allocation on node {node} was not written: {outcome.message}"
+        return [Tell(claim, "Warning", "AllocationNotWritten", message)]
+
+    def __len__(self) -> int:
+        """Pods that wait for a placement."""
+        return len(self._queue)
+
+    # One pod
+
+    def _try(self, turn: Turn, now: float) -> list[Action]:
+        pod = self._state.claimants.get(turn.pod)
+        if pod is None:
+            return []
+        wish, actions = self._wish(pod)
+        if wish is None:
+            return actions
+        order = rank(pod)
+        not_before = self._backoff.not_before(wish.subjects)
+        if not_before > now:
+            self._queue.park(turn.pod, order, now, generation=None, full_at=not_before)
+            return actions
+        left_out = self._backoff.left_out(wish.subjects, now)
+        generation = self._state.generation
+        try:
+            choice = self._chooser.choose(
+                pod, wish.wanted, wish.allocated, self._sharers(wish), left_out, turn.since
+            )
+            if choice.best is not None:
+                return actions + self._allocate(wish, choice.best.node, choice.best.allocation)
+            message, permanent = choice.why_not, choice.permanent
+        except TandemError as error:
+            message, permanent = str(error), True
+        self.counts["refusals"] += 1
+        full_at = min(left_out.values(), default=_NEVER)
+        if not turn.since:
+            told, full_at = self._unsatisfiable(wish, message, now, full_at)
+            actions += told
+        self._queue.park(turn.pod, order, now, generation=None if permanent else generation, full_at=full_at)
+        return actions
+
+    def _wish(self, pod: Pod) -> tuple[Wish | None, list[Action]]:
+        """What the pod wants of us now; None if there is nothing to be done for it."""
+        state = self._state
+        if pod.metadata.deletion_timestamp or pod.spec.scheduling_gates:
+            return None, []
+        claims = state.claims_of(pod)
+        if claims is None:
+            return None, []
+        wanted: list[ResourceClaim] = []
+        allocated: list[ResourceClaim] = []
+        for claim in {claim.metadata.uid: claim for claim in claims}.values():
+            if claim.metadata.uid in state.assumed or claim.metadata.deletion_timestamp:
+                return None, []  # the pod is looked at again when that claim changes
+            if claim.status.allocation is not None:
+                allocated.append(claim)
+                continue
+            match self._ownership.of(claim, state.classes):
+                case Owner.OURS:
+                    wanted.append(claim)
+                case Owner.MIXED:
+                    message = (
+                        f"some requests want devices of {self._settings.driver_name}, others do not: a claim "
+                        "is allocated as a whole, so this one is left to kube-scheduler; use one claim for "
+                        "each driver"
+                    )
+                    return None, [Tell(claim, "Warning", "NotOurs", message)]
+                case Owner.UNKNOWN:
+                    return None, []
+                case Owner.OTHERS:
+                    pass
+        return (Wish(pod, tuple(wanted), tuple(allocated)) if wanted else None), []
+
+    def _sharers(self, wish: Wish) -> list[Pod]:
+        """Other pods that wait for the same claims, in their order: the node should do for them too."""
+        state = self._state
+        keys = {
+            user
+            for claim in wish.wanted
+            for user in state.waiting_users((claim.metadata.namespace, claim.metadata.name))
+        }
+        pods = [state.claimants[key] for key in keys]
+        others = [p for p in pods if p.metadata.uid != wish.pod.metadata.uid and not p.spec.scheduling_gates]
+        return sorted(others, key=rank)
+
+    def _allocate(self, wish: Wish, node: str, allocation: Allocation) -> list[Action]:
+        taken_names = self._interface_names(wish)
+        writes: list[Write] = []
+        for claim, result in decision.compose(
+            wish.wanted,
+            allocation,
+            driver_name=self._settings.driver_name,
+            subnets=self._subnets,
+            addresses_in_use=self._state.books.addresses,
+            names_in_use=taken_names,
+            mtu=self._settings.mtu,
+        ):
+            self._state.assume(claim, result)
+            writes.append(Write(claim, result))
+            self._placing[claim.metadata.uid] = (
+                _key(wish.pod),
+                node,
+                decision.describe(node, result, self._settings.driver_name),
+            )
+        return [Allocate(_key(wish.pod), node, tuple(writes))]
+
+    def _interface_names(self, wish: Wish) -> set[str]:
+        """Names that are taken in the pods which will get the new interfaces."""
+        state = self._state
+        pods = [wish.pod, *self._sharers(wish)]
+        return {
+            name
+            for pod in pods
+            for claim in state.claims_of(pod) or ()
+            if (held := state.books.held(claim.metadata.uid)) is not None
+            for name in held.interfaces
+        }
+
+    def _unsatisfiable(
+        self, wish: Wish, message: str, now: float, full_at: float
+    ) -> tuple[list[Action], float]:
+        """Say why, but a pod's changing reasons only so often; then when to look again in order to say it."""
+        uid = wish.pod.metadata.uid
+        told, at = self._told.get(uid, ("", -_NEVER))
+        if told == message:
+            return [], full_at
+        if now < at + _TELL_AGAIN_SECONDS:
+            return [], min(full_at, at + _TELL_AGAIN_SECONDS)
+        self._told[uid] = (message, now)
+        objects: list[ResourceClaim | Pod] = [*wish.wanted, wish.pod]
+        return [Tell(each, "Warning", "Unsatisfiable", message) for each in objects], full_at
+
+    # Taking back
+
+    def _failed(self, failure: Failure, now: float) -> list[Action]:
+        """An allocation went back: leave the node out, and free what else the pods hold there."""
+        state = self._state
+        pods = [state.claimants[key] for key in failure.pods if key in state.claimants]
+        uid = failure.claim.metadata.uid
+        self._backoff.fail([uid, *(pod.metadata.uid for pod in pods)], failure.node, now)
+        for pod in pods:
+            for claim in state.claims_of(pod) or ():
+                held = state.books.held(claim.metadata.uid)
+                if held is not None and held.node == failure.node and _key(claim) in state.unreserved:
+                    self._expired.add(_key(claim))
+        if uid in self._cleared_by_us:
+            self._cleared_by_us.discard(uid)
+            return []
+        self.counts["returned"] += 1
+        message = f"kube-scheduler gave the allocation on node {failure.node} back: the pod did not fit"
+        return [Tell(failure.claim, "Warning", "Returned", message)]
+
+    def _take_back(self, now: float) -> list[Action]:
+        state = self._state
+        due = [(key, "another claim of its pod did not stay on that node") for key in self._expired]
+        self._expired.clear()
+        seconds = self._settings.bind_timeout_seconds
+        for key, unreserved_since in state.unreserved.items():
+            if unreserved_since + seconds > now:
+                break
+            due.append((key, f"no pod was bound with it within {seconds:g} s"))
+        actions: list[Action] = []
+        for key, reason in due:
+            claim = state.claims.get(key)
+            held = state.books.held(claim.metadata.uid) if claim is not None else None
+            if claim is None or held is None or held.node is None or key not in state.unreserved:
+                continue
+            if claim.metadata.uid in self._clearing:
+                continue
+            if self._is_nominated(key, held.node):
+                first = self._nominated.setdefault(claim.metadata.uid, now)
+                if now < first + self._settings.nominated_timeout_seconds:
+                    state.restart_unreserved(claim, now)
+                    continue
+            state.unreserved.pop(key)
+            self._clearing.add(claim.metadata.uid)
+            self._cleared_by_us.add(claim.metadata.uid)
+            self.counts["taken_back"] += 1
+            message = f"the allocation on node {held.node} was taken back: {reason}"
+            actions += [Clear(claim, held.node), Tell(claim, "Warning", "TakenBack", message)]
+        return actions
+
+    def _is_nominated(self, claim: Key, node: str) -> bool:
+        """kube-scheduler makes room for one of the pods there, which takes as long as the victims' grace."""
+        state = self._state
+        return any(
+            state.claimants[pod].status.nominated_node_name == node for pod in state.waiting_users(claim)
+        )
+
+
+def rank(pod: Pod) -> Rank:
+    """Higher priority first, then the older."""
+    return -(pod.spec.priority or 0), pod.metadata.creation_timestamp or "", _key(pod)
+
+
+def _key(obj: Pod | ResourceClaim) -> Key:
+    return obj.metadata.namespace, obj.metadata.name

@@ -1,0 +1,462 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from driver.devices import Tier
+from driver.kube.objects import AllocationResult, OwnerReference, ResourceClaim
+from tests.unit.controller.model import ModelCluster
+from tests.unit.controller.things import a_claim, a_node, a_pod, a_request, an_inventory, slices_of
+
+
+def a_cluster(nodes: int = 2, **settings: Any) -> ModelCluster:
+    cluster = ModelCluster(**settings)
+    for index in range(nodes):
+        cluster.add_node(a_node(f"n{index}"))
+    return cluster
+
+
+def wish(cluster: ModelCluster, name: str, **claim: Any) -> None:
+    """A claim and the pod that waits for it."""
+    cluster.put_claim(a_claim(f"{name}-claim", **claim))
+    cluster.put_pod(a_pod(name, [f"{name}-claim"]))
+
+
+def test_a_pod_gets_a_pair_on_one_switch_with_interface_and_address() -> None:
+    cluster = a_cluster()
+    wish(cluster, "p")
+    cluster.run()
+    (pair,) = cluster.placement_of("p-claim").pairs
+    (interface,) = cluster.placement_of("p-claim").interfaces
+    assert pair.tier is Tier.PIX
+    assert [pair.gpu, pair.nic] == cluster.devices_of("p-claim")
+    assert (interface.device, interface.interface, interface.rail) == (pair.nic, "net1", pair.rail)
+    assert interface.addresses == (f"10.200.{pair.rail}.1/24",)
+    assert cluster.node_of("p-claim") in ("n0", "n1")
+    assert cluster.reasons("p-claim") == ["Allocated"]
+
+
+def test_a_pod_with_scheduling_gates_waits_until_they_are_gone() -> None:
+    cluster = a_cluster()
+    cluster.put_claim(a_claim("c"))
+    cluster.put_pod(a_pod("p", ["c"], schedulingGates=[{"name": "quota"}]))
+    cluster.wait(5)
+    assert cluster.allocated == []
+    cluster.put_pod(a_pod("p", ["c"], version=2))
+    cluster.run()
+    assert len(cluster.allocated) == 1
+
+
+def test_a_pod_that_is_being_deleted_gets_nothing() -> None:
+    cluster = a_cluster()
+    cluster.put_claim(a_claim("c"))
+    cluster.put_pod(a_pod("p", ["c"], deleted=True))
+    cluster.wait(5)
+    assert cluster.allocated == []
+
+
+def test_a_template_claim_counts_only_when_it_was_made_for_this_very_pod() -> None:
+    cluster = a_cluster()
+    templates = [{"name": "c", "resourceClaimTemplateName": "t"}]
+    made = {"resourceClaimStatuses": [{"name": "c", "resourceClaimName": "p-c-1"}]}
+    cluster.put_pod(a_pod("p", resourceClaims=templates))
+    claim = a_claim("p-c-1")
+    stranger = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "another", "controller": True}
+    owner = stranger | {"uid": "uid-p"}
+    cluster.put_claim(owned(claim, stranger))
+    cluster.put_pod(a_pod("p", version=2, status=made, resourceClaims=templates))
+    cluster.wait(5)
+    assert cluster.allocated == []
+    cluster.put_claim(owned(claim, owner))
+    cluster.run()
+    assert len(cluster.allocated) == 1
+
+
+def owned(claim: ResourceClaim, owner: dict[str, Any]) -> ResourceClaim:
+    owners = [msgspec.convert(owner, OwnerReference)]
+    metadata = msgspec.structs.replace(claim.metadata, owner_references=owners)
+    return msgspec.structs.replace(claim, metadata=metadata)
+
+
+def test_all_claims_of_a_pod_are_solved_together_and_number_their_interfaces_through() -> None:
+    cluster = a_cluster()
+    cluster.put_claim(a_claim("a"))
+    cluster.put_claim(a_claim("b", gpus=2, nics=2))
+    cluster.put_pod(a_pod("p", ["a", "b"]))
+    cluster.run()
+    assert len(cluster.allocated) == 1
+    assert cluster.node_of("a") == cluster.node_of("b")
+    placed = [i for name in "ab" for i in cluster.placement_of(name).interfaces]
+    assert [i.interface for i in placed] == ["net1", "net2", "net3"]
+    assert len({i.addresses for i in placed}) == 3
+
+
+def test_a_claim_of_the_pod_that_is_allocated_pins_the_others_to_its_node() -> None:
+    cluster = a_cluster(3)
+    wish(cluster, "first")
+    cluster.run()
+    node = cluster.node_of("first-claim")
+    cluster.put_claim(a_claim("more"))
+    cluster.put_pod(a_pod("second", ["first-claim", "more"]))
+    cluster.run()
+    assert cluster.node_of("more") == node
+    assert [i.interface for i in cluster.placement_of("more").interfaces] == ["net2"]
+
+
+def test_a_claim_with_devices_of_another_driver_too_is_left_alone_and_told_so() -> None:
+    cluster = a_cluster()
+    requests = [a_request("gpu", "gpu.tandem-dra.io"), a_request("disk", "other.example.com")]
+    cluster.put_claim(a_claim("mixed", requests=requests))
+    cluster.put_claim(a_claim("theirs", requests=[a_request("disk", "other.example.com")]))
+    cluster.put_pod(a_pod("p", ["mixed"]))
+    cluster.put_pod(a_pod("q", ["theirs"]))
+    cluster.wait(5)
+    assert cluster.allocated == []
+    assert cluster.reasons("mixed") == ["NotOurs"]
+    assert cluster.reasons("theirs") == []
+
+
+def test_a_cpu_request_that_fits_only_one_node_sends_the_pod_there() -> None:
+    cluster = ModelCluster()
+    for name, cpu in (("small-a", "2"), ("large", "16"), ("small-b", "2")):
+        cluster.add_node(a_node(name, cpu=cpu))
+    cluster.put_claim(a_claim("c"))
+    cluster.put_pod(a_pod("p", ["c"], cpu="9"))
+    cluster.run()
+    assert cluster.node_of("c") == "large"
+
+
+def test_room_is_kept_for_a_pod_from_its_allocation_until_it_is_bound() -> None:
+    cluster = a_cluster(2)
+    for name in "pq":
+        cluster.put_claim(a_claim(f"{name}-claim"))
+        cluster.put_pod(a_pod(name, [f"{name}-claim"], cpu="6"))
+    cluster.run()
+    assert {cluster.node_of("p-claim"), cluster.node_of("q-claim")} == {"n0", "n1"}
+
+
+def test_an_unsatisfiable_claim_names_the_request_that_fails_on_claim_and_pod() -> None:
+    cluster = a_cluster()
+    wish(cluster, "p", gpus=5, nics=1)
+    cluster.run()
+    for name in ("p", "p-claim"):
+        (message,) = cluster.messages(name, "Unsatisfiable")
+        assert "gpu" in message
+        assert "2 nodes" in message or "/2" in message
+
+
+def test_a_refused_pod_is_tried_again_when_devices_come_free_and_not_before() -> None:
+    cluster = a_cluster(1)
+    for index in range(4):
+        wish(cluster, f"p{index}")
+    cluster.run()
+    for index in range(4):
+        cluster.bind(f"p{index}", "n0")
+    wish(cluster, "late")
+    cluster.wait(20)
+    refusals = cluster.placer.counts["refusals"]
+    assert cluster.node_of("late-claim") is None
+    cluster.wait(100)
+    assert cluster.placer.counts["refusals"] == refusals, "nothing changed, so nothing is solved again"
+    cluster.delete_pod("p2")
+    cluster.delete_claim("p2-claim")
+    cluster.wait(1)
+    assert cluster.node_of("late-claim") == "n0"
+
+
+def test_a_refused_pod_is_tried_again_when_a_node_comes() -> None:
+    cluster = a_cluster(0)
+    wish(cluster, "p")
+    cluster.wait(5)
+    assert "publishes devices" in cluster.messages("p-claim", "Unsatisfiable")[0]
+    cluster.add_node(a_node("new"))
+    cluster.wait(1)
+    assert cluster.node_of("p-claim") == "new"
+
+
+def test_untainted_devices_are_kube_schedulers() -> None:
+    cluster = ModelCluster()
+    cluster.add_node(a_node("theirs"), slices_of("theirs", taint=False))
+    wish(cluster, "p")
+    cluster.wait(5)
+    assert cluster.allocated == []
+
+
+def test_a_device_is_taken_from_the_decision_on_though_nothing_is_written_yet() -> None:
+    cluster = ModelCluster(slow=True)
+    cluster.add_node(a_node("n0"), slices_of("n0", an_inventory(pairs=1, vfs=1)))
+    wish(cluster, "p")
+    wish(cluster, "q")
+    cluster.wait(5)
+    assert len(cluster.allocated) == 1
+    cluster.deliver()
+    cluster.wait(5)
+    assert len(cluster.allocated) == 1
+
+
+def test_a_write_that_failed_frees_the_devices_and_the_pod_is_tried_again_later() -> None:
+    cluster = ModelCluster(slow=True)
+    cluster.add_node(a_node("n0"), slices_of("n0", an_inventory(pairs=1, vfs=1)))
+    wish(cluster, "p")
+    cluster.run()
+    cluster.deliver(refuse="the API server said no")
+    cluster.run()
+    assert len(cluster.allocated) == 1
+    assert cluster.reasons("p-claim") == ["AllocationNotWritten"]
+    cluster.wait(3)
+    cluster.deliver()
+    assert cluster.node_of("p-claim") == "n0"
+
+
+def test_another_clients_allocation_is_honoured() -> None:
+    cluster = ModelCluster()
+    cluster.add_node(a_node("n0"), slices_of("n0", an_inventory(pairs=2, vfs=1)))
+    wish(cluster, "ours")
+    cluster.run()
+    allocation = cluster.claims["ours-claim"].status.allocation
+    cluster.delete_pod("ours")
+    cluster.delete_claim("ours-claim")
+    cluster.put_claim(a_claim("theirs"))
+    cluster.set_allocation("theirs", foreign(allocation))
+    for name in "pq":
+        wish(cluster, name)
+    cluster.run()
+    cluster.bind("p", "n0")
+    cluster.wait(60)
+    assert not set(cluster.devices_of("theirs")) & set(cluster.devices_of("p-claim"))
+    assert cluster.devices_of("q-claim") == []
+    assert cluster.devices_of("theirs"), "only allocations of ours are taken back"
+
+
+def foreign(allocation: AllocationResult | None) -> AllocationResult:
+    """The same devices, without the controller's word in it."""
+    assert allocation is not None
+    return msgspec.structs.replace(allocation, devices=msgspec.structs.replace(allocation.devices, config=[]))
+
+
+def test_a_device_given_to_two_claims_by_others_is_told_on_both() -> None:
+    cluster = a_cluster(1)
+    wish(cluster, "p")
+    cluster.run()
+    cluster.put_claim(a_claim("rival"))
+    cluster.set_allocation("rival", foreign(cluster.claims["p-claim"].status.allocation))
+    cluster.run()
+    assert "DuplicateAllocation" in cluster.reasons("p-claim")
+    assert "rival" in cluster.messages("p-claim", "DuplicateAllocation")[0]
+    assert cluster.placer.counts["duplicate_devices"] == 2
+
+
+def test_what_kube_scheduler_gives_back_goes_to_another_node_after_a_pause() -> None:
+    cluster = a_cluster(2)
+    wish(cluster, "p")
+    cluster.run()
+    first = cluster.node_of("p-claim")
+    cluster.give_back("p-claim")
+    cluster.wait(1)
+    assert cluster.node_of("p-claim") is None
+    cluster.wait(2)
+    assert cluster.node_of("p-claim") not in (None, first)
+    assert cluster.reasons("p-claim") == ["Allocated", "Returned", "Allocated"]
+
+
+def test_what_does_not_bind_in_time_is_taken_back_and_tried_elsewhere() -> None:
+    cluster = a_cluster(2)
+    wish(cluster, "p")
+    cluster.wait(14)
+    first = cluster.node_of("p-claim")
+    assert first is not None
+    cluster.wait(2)
+    assert cluster.node_of("p-claim") is None
+    cluster.wait(4)
+    assert cluster.node_of("p-claim") not in (None, first)
+    assert cluster.reasons("p-claim") == ["Allocated", "TakenBack", "Allocated"]
+
+
+def test_a_reserved_claim_is_never_touched() -> None:
+    cluster = a_cluster(2)
+    wish(cluster, "p")
+    cluster.run()
+    cluster.bind("p", cluster.node_of("p-claim") or "")
+    cluster.wait(600, step=5)
+    assert len(cluster.allocated) == 1
+    assert cluster.reasons("p-claim") == ["Allocated"]
+
+
+def test_a_claim_reserved_in_the_last_moment_wins_over_the_taking_back() -> None:
+    cluster = a_cluster(2)
+    wish(cluster, "p")
+    cluster.run()
+    node = cluster.node_of("p-claim") or ""
+    cluster.slow = True
+    cluster.wait(16)
+    assert cluster.on_the_way, "the clearing is on its way"
+    cluster.bind("p", node)
+    cluster.deliver()
+    cluster.wait(60)
+    assert cluster.node_of("p-claim") == node
+
+
+def test_an_allocation_whose_pod_left_before_it_was_bound_is_taken_back() -> None:
+    cluster = a_cluster(1)
+    wish(cluster, "p")
+    cluster.run()
+    cluster.delete_pod("p")
+    cluster.wait(20)
+    assert cluster.node_of("p-claim") is None
+    assert len(cluster.allocated) == 1
+
+
+def test_preemption_on_the_node_gets_its_time() -> None:
+    cluster = a_cluster(2)
+    wish(cluster, "p")
+    cluster.run()
+    node = cluster.node_of("p-claim")
+    cluster.put_pod(a_pod("p", ["p-claim"], version=2, status={"nominatedNodeName": node}))
+    cluster.wait(300, step=1)
+    assert cluster.reasons("p-claim") == ["Allocated"]
+    cluster.wait(40, step=1)
+    assert "TakenBack" in cluster.reasons("p-claim")
+
+
+def test_the_pods_other_claims_are_freed_with_the_one_that_came_back() -> None:
+    cluster = a_cluster(2)
+    cluster.put_claim(a_claim("a"))
+    cluster.put_claim(a_claim("b"))
+    cluster.put_pod(a_pod("p", ["a", "b"]))
+    cluster.run()
+    first = cluster.node_of("a")
+    cluster.give_back("a")
+    cluster.run()
+    assert cluster.node_of("b") is None
+    cluster.wait(3)
+    assert {cluster.node_of("a"), cluster.node_of("b")} == {"n1" if first == "n0" else "n0"}
+
+
+def test_a_shared_claim_goes_where_all_its_waiting_pods_fit() -> None:
+    cluster = ModelCluster()
+    for name, cpu in (("a-small", "4"), ("b-large", "16")):
+        cluster.add_node(a_node(name, cpu=cpu))
+    cluster.put_claim(a_claim("shared"))
+    for name in "pqr":
+        cluster.put_pod(a_pod(name, ["shared"], cpu="3"))
+    cluster.run()
+    assert cluster.node_of("shared") == "b-large"
+    assert len(cluster.allocated) == 1
+
+
+def test_where_not_all_sharers_fit_most_do() -> None:
+    cluster = ModelCluster()
+    for name, cpu in (("a", "4"), ("b", "8")):
+        cluster.add_node(a_node(name, cpu=cpu))
+    cluster.put_claim(a_claim("shared"))
+    for name in "pqr":
+        cluster.put_pod(a_pod(name, ["shared"], cpu="3"))
+    cluster.run()
+    assert cluster.node_of("shared") == "b"
+
+
+def test_a_pod_pinned_by_node_name_gets_its_devices_there() -> None:
+    cluster = a_cluster(3)
+    cluster.put_claim(a_claim("c"))
+    cluster.put_pod(a_pod("p", ["c"], node="n1"))
+    cluster.run()
+    assert cluster.node_of("c") == "n1"
+
+
+def test_a_higher_priority_goes_first_to_what_is_scarce() -> None:
+    cluster = ModelCluster()
+    cluster.add_node(a_node("n0"), slices_of("n0", an_inventory(pairs=1, vfs=1)))
+    for name, priority in (("low", 0), ("high", 1000)):
+        cluster.put_claim(a_claim(f"{name}-claim"))
+        cluster.put_pod(a_pod(name, [f"{name}-claim"], priority=priority))
+    cluster.run()
+    assert cluster.node_of("high-claim") == "n0"
+    assert cluster.node_of("low-claim") is None
+
+
+def test_a_crash_between_the_two_writes_leaves_a_claim_that_is_simply_allocated_again() -> None:
+    cluster = a_cluster(1)
+    wish(cluster, "p")
+    cluster.set_allocation("p-claim", None, finalizer=True)
+    cluster.run()
+    assert cluster.node_of("p-claim") == "n0"
+    assert cluster.reasons("p-claim") == ["Allocated"]
+
+
+def test_deallocation_after_use_is_no_failed_placement() -> None:
+    cluster = a_cluster(1)
+    wish(cluster, "p")
+    cluster.run()
+    cluster.bind("p", "n0")
+    cluster.put_pod(a_pod("next", ["p-claim"]))
+    cluster.delete_pod("p")
+    cluster.set_allocation("p-claim", None)  # kube-controller-manager; the finalizer goes in a second write
+    cluster.run()
+    assert cluster.node_of("p-claim") == "n0", "the next user is served at once"
+
+
+def test_a_misfit_pod_with_many_nodes_makes_few_allocations_a_minute() -> None:
+    cluster = a_cluster(20)
+    wish(cluster, "p")
+    for _ in range(2400):
+        cluster.now += 0.25
+        cluster.run()
+        if cluster.node_of("p-claim"):
+            cluster.give_back("p-claim")
+            cluster.run()
+    times = [at for at, _, _ in cluster.allocated]
+    assert 5 <= len(times) <= 8
+    assert max(sum(1 for at in times if start <= at < start + 60) for start in times) <= 4
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["new", "bind", "give back", "delete", "deliver", "refuse", "wait"]),
+        st.integers(0, 5),
+    ),
+    min_size=10,
+    max_size=60,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(events=EVENTS)
+def test_whatever_happens_no_device_has_two_claims_and_nobody_is_allocated_too_often(
+    events: list[tuple[str, int]],
+) -> None:
+    cluster = ModelCluster(slow=True)
+    for name in ("n0", "n1"):
+        cluster.add_node(a_node(name), slices_of(name, an_inventory(pairs=2, vfs=1)))
+    for what, which in events:
+        name, claim = f"p{which}", f"p{which}-claim"
+        match what:
+            case "new" if name not in cluster.pods and claim not in cluster.claims:
+                wish(cluster, name)
+            case "bind" if name in cluster.pods and (node := cluster.node_of(claim)):
+                cluster.bind(name, node)
+            case "give back" if claim in cluster.claims and not cluster.claims[claim].status.reserved_for:
+                if cluster.node_of(claim):
+                    cluster.give_back(claim)
+            case "delete" if name in cluster.pods:
+                cluster.delete_pod(name)
+                cluster.delete_claim(claim)
+            case "deliver":
+                cluster.deliver()
+            case "refuse":
+                cluster.deliver(refuse="no")
+            case "wait":
+                cluster.wait(1 + 4 * which, step=1)
+        cluster.run()
+        holders: dict[tuple[str | None, str], str] = {}
+        for other in cluster.claims:
+            for device in cluster.devices_of(other):
+                assert holders.setdefault((cluster.node_of(other), device), other) == other
+    tries: dict[tuple[str, str], list[float]] = {}
+    for at, pod, _ in cluster.allocated:
+        tries.setdefault(pod, []).append(at)
+    if not any(what in ("delete", "bind") for what, _ in events):
+        for times in tries.values():
+            assert all(sum(1 for at in times if start <= at < start + 60) <= 4 for start in times)
