@@ -1,8 +1,8 @@
 """How long a NIC takes into a pod and home, beside the stock way.
 
-CNI ADD and DEL as a container runtime makes them: the shim is executed, the plugin's server and engine (in a
-process of their own) do the work. The other arm is the CNI project's `host-device` plugin on the same kind of
-netdev, in the same run, alternating; its address comes from the stock `static` IPAM plugin.
+CNI ADD and DEL as a container runtime makes them: the shim is executed, the plugin's server, engine and ledger,
+in a process of their own, do the work. The other arm is the CNI project's `host-device` plugin on the same kind
+of netdev, in the same run, alternating; its address comes from the stock `static` IPAM plugin.
 
     python -m bench.attach [--rounds 100]
 """
@@ -14,6 +14,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import random
 import subprocess
 import tempfile
 import time
@@ -28,15 +29,17 @@ from driver.names import pci_altname
 from kubeletplugin.attach.engine import AttachEngine
 from kubeletplugin.attach.server import CniServer
 from kubeletplugin.attach.store import Attachment
+from kubeletplugin.claims import Consumer
+from kubeletplugin.ledger import Ledger
+from kubeletplugin.planner import Plan
 from tests.controlplane.build import TOOLS, find_programs
-from tests.unit.attach.memory import MemoryStore
 
 ADDRESS = "ffff:f0:00.1"  # no machine has it
 CIDR = "10.200.0.1/24"
 POD = "0b9c9e6e-1111-2222-3333-444455556666"
 PREVIOUS = {"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": "/x"}], "ips": []}
 WARM_UP_ROUNDS = 3
-PAUSE_SECONDS = 0.1
+PAUSE_SECONDS = 0.05, 0.1
 _TAG = f"{os.getpid() % 0xFFFFF:x}"
 
 
@@ -100,16 +103,18 @@ def measure(arms: list[Arm], rounds: int) -> dict[tuple[str, str], list[float]]:
     """Seconds by (arm, command), the arms taking turns in one namespace, which each leaves as it was.
 
     One for all, and a pause before each call: the kernel's removal of a namespace (the stock plugin makes a
-    temporary one a call) goes on behind the back of whoever comes next.
+    temporary one a call) goes on behind the back of whoever comes next. The pause is of random length, because
+    the move waits for the kernel's RCU, which goes by ticks: equal pauses would keep every call in one phase.
     """
     times: dict[tuple[str, str], list[float]] = {(arm.name, c): [] for arm in arms for c in ("ADD", "DEL")}
+    pauses = random.Random(1)  # noqa: S311
     netns = f"tandem-bench-{_TAG}"
     ip("netns", "add", netns)
     try:
         for number in range(-WARM_UP_ROUNDS, rounds):
             for arm in arms:
                 for command in ("ADD", "DEL"):
-                    time.sleep(PAUSE_SECONDS)
+                    time.sleep(pauses.uniform(*PAUSE_SECONDS))
                     seconds = arm.call(command, netns, f"sandbox{number}")
                     if number >= 0:
                         times[arm.name, command].append(seconds)
@@ -169,24 +174,25 @@ def plugin(root: Path) -> Iterator[None]:
 
 
 def _serve(root: Path, ready: Event, done: Event) -> None:
-    store = MemoryStore()
-    store.prepare(
-        POD,
-        Attachment(
-            claim_uid="claim",
-            claim="a/claim",
-            device="vf",
-            pci_address=ADDRESS,
-            interface="net1",
-            addresses=(CIDR,),
-            mtu=1400,
-        ),
+    ledger = Ledger(root / "ledger.db", boot_id="bench", instance="bench")
+    nic = Attachment(
+        claim_uid="claim",
+        claim="a/claim",
+        device="vf",
+        pci_address=ADDRESS,
+        interface="net1",
+        addresses=(CIDR,),
+        mtu=1400,
     )
-    server = CniServer(root / "cni.sock", AttachEngine(store, lambda *_: None).handle)
+    pods = (Consumer(POD, "b"),)
+    ledger.begin_prepare(Plan("claim", "a", "claim", (), (nic,), pods, joinable=False))
+    ledger.finish_prepare("claim", pods)
+    server = CniServer(root / "cni.sock", AttachEngine(ledger, lambda *_: None).handle)
     server.start()
     ready.set()
     done.wait()
     server.stop()
+    ledger.close()
 
 
 def ip(*arguments: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from driver.errors import RetryableError, TandemError
 from kubeletplugin.attach import links
+from kubeletplugin.attach.links import NameTakenError
 from kubeletplugin.attach.locks import KeyedLocks
 from kubeletplugin.attach.mover import Mover
 from kubeletplugin.attach.netlink import Netlink, NetlinkError
@@ -81,6 +82,8 @@ class AttachEngine:
                     return _OK
         except AttachmentTakenError as error:
             raise _in_use(error.holder, call) from error
+        except NameTakenError as error:
+            raise CniError(Code.INTERFACE_EXISTS, f"pod {call.pod}", str(error)) from error
         except NetlinkError as error:
             raise CniError(Code.KERNEL, f"pod {call.pod}", str(error)) from error
         except (RetryableError, AttachmentGoneError) as error:

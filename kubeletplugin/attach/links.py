@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from driver.errors import PermanentError
 from driver.names import pci_altname
 from kubeletplugin.attach import netlink
 from kubeletplugin.attach.netlink import Link, Netlink, NetlinkError
@@ -53,24 +54,22 @@ def find(socket: Netlink, pci_address: str) -> Link | None:
     )
 
 
-def exists(socket: Netlink, name: str) -> bool:
-    """Is there an interface of that name?"""
-    (outcome,) = socket.send([netlink.get_link(name)])
-    if not isinstance(outcome, NetlinkError):
-        return True
-    if outcome.errno != errno.ENODEV:
-        raise outcome
-    return False
+class NameTakenError(PermanentError):
+    """The pod has an interface of that name already; attribute `name`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the pod has an interface {name} already")
+        self.name = name
 
 
 def move_into_pod(home: Netlink, pod: Netns, moves: Sequence[tuple[Attachment, Link]]) -> None:
     """Move links out of the socket's namespace, each named and sized on the way; all sent at once.
 
     Raises:
-        NetlinkError: the first that failed; others may have moved.
+        NameTakenError, NetlinkError: the first that failed; it and others may have moved all the same.
     """
-    home.call(
-        *(
+    outcomes = home.send(
+        [
             netlink.set_link(
                 link.index,
                 f"move {link.name} into the pod as {row.interface}",
@@ -80,27 +79,31 @@ def move_into_pod(home: Netlink, pod: Netns, moves: Sequence[tuple[Attachment, L
                 ipv4_conf=list(IPV4_CONF.values()),
             )
             for row, link in moves
-        )
+        ]
     )
+    for (row, _), outcome in zip(moves, outcomes, strict=True):
+        if isinstance(outcome, NetlinkError):
+            raise NameTakenError(row.interface) if outcome.errno == errno.EEXIST else outcome
 
 
-def set_up_in_pod(pod: Netns, socket: Netlink, rows: Sequence[Attachment]) -> list[Link]:
-    """Addresses, sysctls and IFF_UP, in the pod's namespace. Returns the links in the order of `rows`.
+def set_up(rows: Sequence[Attachment]) -> list[Link]:
+    """Addresses, sysctls and IFF_UP, by a thread in the pod's namespace. Returns the links in order of `rows`.
 
     Raises:
         NetlinkError, OSError: something was refused.
     """
-    found = socket.call(*(netlink.get_link(row.interface) for row in rows))
-    links = [netlink.parse_link(bodies[0]) for bodies in found]
-    pod.run(lambda: _refuse_router_advertisements(links))
-    messages = []
-    for row, link in zip(rows, links, strict=True):
-        messages += [
-            netlink.add_address(link.index, address, f"give {link.name} the address {address}")
-            for address in row.addresses
-        ]
-        messages.append(netlink.set_link(link.index, f"set {link.name} up", up=True))
-    socket.call(*messages)
+    with Netlink() as socket:
+        found = socket.call(*(netlink.get_link(row.interface) for row in rows))
+        links = [netlink.parse_link(bodies[0]) for bodies in found]
+        messages = []
+        for row, link in zip(rows, links, strict=True):
+            _refuse_router_advertisements(link.name)
+            messages += [
+                netlink.add_address(link.index, address, f"give {link.name} the address {address}")
+                for address in row.addresses
+            ]
+            messages.append(netlink.set_link(link.index, f"set {link.name} up", up=True))
+        socket.call(*messages)
     return links
 
 
@@ -142,8 +145,7 @@ def restore(socket: Netlink, link: Link, home: HomeState, *, to: Netns | None = 
             raise outcome from error
 
 
-def _refuse_router_advertisements(links: Sequence[Link]) -> None:
+def _refuse_router_advertisements(name: str) -> None:
     """A router on a rail must not give the pod a default route; there is no netlink message for this one."""
-    for link in links:
-        with contextlib.suppress(FileNotFoundError):  # no IPv6
-            Path(f"/proc/sys/net/ipv6/conf/{link.name}/accept_ra").write_text("0")
+    with contextlib.suppress(FileNotFoundError):  # no IPv6
+        Path(f"/proc/sys/net/ipv6/conf/{name}/accept_ra").write_text("0")

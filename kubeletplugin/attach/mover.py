@@ -15,16 +15,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from driver.errors import RetryableError
 from kubeletplugin.attach import links, rdma
 from kubeletplugin.attach.netlink import Link, Netlink
 from kubeletplugin.attach.netns import Netns
-from kubeletplugin.attach.results import CniError, Code
 from kubeletplugin.attach.store import Attachment, AttachmentStore, HomeState, Sandbox
 
 RETURN_SECONDS: Final = 2.0
 """How long the kernel may take to give a dead namespace's NIC back (it does so in a work queue)."""
 
 _log = logging.getLogger(__name__)
+
+
+class NotAtHomeError(RetryableError):
+    """A NIC has no interface in the node's network namespace; attribute `attachment` is its row."""
+
+    def __init__(self, attachment: Attachment) -> None:
+        super().__init__(
+            f"NIC {attachment.device} (PCI {attachment.pci_address}) of claim {attachment.claim} has no interface"
+            " in the node's network namespace"
+        )
+        self.attachment = attachment
 
 
 class Mover:
@@ -55,16 +66,12 @@ class Mover:
             The links in the pod, in the order of `rows`.
 
         Raises:
-            CniError: a NIC is not at home, or an interface's name is taken in the pod.
+            NotAtHomeError: a NIC is not in the node's namespace.
             AttachmentTakenError, AttachmentGoneError: the store refused.
-            NetlinkError, OSError: the kernel refused; all is taken home again.
+            NameTakenError, NetlinkError, OSError: the kernel refused; all is taken home again.
         """
-        with Netlink() as home, pod.netlink() as inside:
+        with Netlink() as home:
             moves = [(row, self._find_at_home(row, home)) for row in rows]
-            for row in rows:
-                if links.exists(inside, row.interface):
-                    message = f"pod {sandbox.pod} has an interface {row.interface} already"
-                    raise CniError(Code.INTERFACE_EXISTS, message, f"wanted by claim {row.claim}")
             intents = [
                 replace(
                     row,
@@ -78,12 +85,12 @@ class Mover:
             try:
                 links.move_into_pod(home, pod, moves)
                 self._move_rdma(rows, pod)
-                inside_links = links.set_up_in_pod(pod, inside, rows)
+                inside = pod.run(lambda: links.set_up(rows))
                 self._store.finish_attach(intents)
             except Exception:
                 self._roll_back(intents, pod)
                 raise
-        return inside_links
+        return inside
 
     def take_home(self, rows: Sequence[Attachment], pod: Netns | None = None) -> None:
         """Take rows of one sandbox back to the node's namespace, as they were. What is nowhere is done.
@@ -120,8 +127,7 @@ class Mover:
     def _find_at_home(self, row: Attachment, home: Netlink) -> Link:
         link = links.find(home, row.pci_address)
         if link is None:
-            where = f"NIC {row.device} (PCI {row.pci_address}) of claim {row.claim}"
-            raise CniError(Code.TRY_LATER, f"{where} has no interface in the node's network namespace")
+            raise NotAtHomeError(row)
         return link
 
     def _move_rdma(self, rows: Sequence[Attachment], pod: Netns) -> None:

@@ -243,15 +243,16 @@ def test_the_nodes_own_namespace_is_refused(bench: Bench) -> None:
         os.close(fd)
 
 
-def test_an_existing_interface_name_is_an_error_and_nothing_moves(bench: Bench) -> None:
+def test_an_existing_interface_name_is_an_error_and_the_nic_stays_at_home(bench: Bench) -> None:
     pod = bench.machine.pod()
     ip("-n", pod, "link", "add", "net1", "type", "veth", "peer", "name", "other")
     row = bench.claim("a", "p1", 1)
-    with pytest.raises(CniError, match="has an interface net1 already") as caught:
+    before = bench.home(row)
+    with pytest.raises(CniError, match="team/pod-p1: the pod has an interface net1 already") as caught:
         bench.add("p1", pod)
     assert caught.value.code == Code.INTERFACE_EXISTS
-    assert bench.home(row) is not None
-    assert bench.store.log == []
+    assert bench.home(row) == before
+    assert bench.store.by_claim("a") == [row]
 
 
 def test_two_claims_with_one_interface_name_are_refused(bench: Bench) -> None:
