@@ -1,9 +1,9 @@
 """Compact notation for the allocator's inputs, so that a case is a few lines.
 
-A device is one line, ``gpu-0: type=gpu pcieRoot=r0 mem~80Gi !taint:NoSchedule``: ``name=value`` is an attribute (an integer
-if it looks like one, true and false are booleans, ``v1.2.3`` a version), ``name~value`` a capacity, ``!key:effect`` a taint,
-``-set.counter=value`` a consumption. ``gpu-[0-7]: rail=#`` is eight of them, # their number. Attributes of pciRoot
-and numaNode get Kubernetes' domain, others stay unqualified.
+A device is one line, ``gpu-0: type=gpu pcieRoot=r0 mem~80Gi !key:NoSchedule``: ``name=value`` is an attribute
+(an integer if it looks like one, true and false are booleans, ``v1.2.3`` a version), ``name~value`` a
+capacity, ``!key:effect`` a taint, ``-set.counter=value`` a consumption. ``gpu-[0-7]: rail=#`` is eight of them,
+# their number. pcieRoot, numaNode and pciBusID get Kubernetes' domain, other attributes stay unqualified.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def device(line: str, *, managed: bool = False) -> Device:
             raw["capacity"][key] = {"value": value}
         else:
             key, _, value = word.partition("=")
-            raw["attributes"][f"resource.kubernetes.io/{key}" if key in _STANDARD else key] = _attribute(value)
+            raw["attributes"][f"resource.kubernetes.io/{key}" if key in _STANDARD else key] = _attribute(
+                value
+            )
     raw["consumesCounters"] = [{"counterSet": s, "counters": c} for s, c in counters.items()]
     return msgspec.convert(raw, Device)
 
@@ -121,7 +123,7 @@ def classes(**expressions: str) -> dict[str, DeviceClass]:
 
 
 def request(text: str) -> dict[str, Any]:
-    """``gpu: gpu x4 if <CEL>``: name, class, count (or ``all``), selector; ``a | b`` gives subrequests ``0``, ``1``…"""
+    """``gpu: gpu x4 if <CEL>``: name, class, count (or ``all``), selector; ``a | b``: subrequests s0, s1."""
     name, _, rest = text.partition(":")
     options = [_exact(part) for part in rest.split(" | ")]
     if len(options) == 1:
