@@ -41,14 +41,15 @@ def compose(
         allocation: its answer.
         driver_name: whose config it is.
         subnets: where addresses come from; None: none are given.
-        addresses_in_use: with prefix length; what is given here is not in it.
+        addresses_in_use: with prefix length.
         names_in_use: interface names that the pod has already; new ones are net1, net2 … over all its claims.
         mtu: for all interfaces, in bytes; None: as they are.
 
     Raises:
-        ConfigError: a rail has no subnet, or no address left.
+        ConfigError: a rail has no subnet.
+        AddressesExhaustedError: a rail has no address left.
     """
-    given: set[str] = set()
+    in_use = set(addresses_in_use)
     names = (name for number in range(1, 10_000) if (name := f"net{number}") not in names_in_use)
     for claim, share in zip(claims, allocation.claims, strict=True):
         interfaces = []
@@ -58,8 +59,8 @@ def compose(
             rail = _number(device, RAIL)
             addresses: tuple[str, ...] = ()
             if subnets is not None and rail is not None:
-                addresses = (subnets.choose(rail, addresses_in_use | given),)
-                given.update(addresses)
+                addresses = (subnets.choose(rail, in_use),)
+                in_use.update(addresses)
             interfaces.append(PlacedInterface(device.id.device, next(names), addresses, rail, mtu))
         yield claim, _result(share, Placement(_pairs(share), tuple(interfaces)), driver_name)
 

@@ -10,7 +10,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Sequence
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from pathlib import Path
 
 from controller.leader import LeaseTimes
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--retry-seconds", type=float, default=2.0, help="between renewals (%(default)g)")
     out.add_argument(
-        "--fabric-cidr", type=IPv4Network, help="cut into one subnet a rail; without it NICs get no addresses"
+        "--fabric-cidr", type=ip_network, help="cut into one subnet a rail; without it NICs get no addresses"
     )
     out.add_argument("--rail-prefix-length", type=int, default=24, help="of each rail's subnet (%(default)d)")
     out.add_argument("--mtu", type=int, help="of the interfaces in the pods, in bytes (left as they are)")

@@ -23,7 +23,7 @@ from controller.ownership import Owner, Ownership
 from controller.queue import PlacementQueue, Rank, Turn
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Failure, Key
-from driver.errors import TandemError
+from driver.errors import RetryableError, TandemError
 from driver.kube.objects import Pod, ResourceClaim
 
 log = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ class Placer:
                 return actions + self._allocate(wish, choice.best.node, choice.best.allocation)
             message, permanent = choice.why_not, choice.permanent
         except TandemError as error:
-            message, permanent = str(error), True
+            message, permanent = str(error), not isinstance(error, RetryableError)
         self.counts["refusals"] += 1
         full_at = min(left_out.values(), default=_NEVER)
         if not turn.since:
@@ -234,7 +234,7 @@ class Placer:
     def _allocate(self, wish: Wish, node: str, allocation: Allocation) -> list[Action]:
         taken_names = self._interface_names(wish)
         writes: list[Write] = []
-        for claim, result in decision.compose(
+        composed = decision.compose(
             wish.wanted,
             allocation,
             driver_name=self._settings.driver_name,
@@ -242,7 +242,8 @@ class Placer:
             addresses_in_use=self._state.books.addresses,
             names_in_use=taken_names,
             mtu=self._settings.mtu,
-        ):
+        )
+        for claim, result in list(composed):  # all of them or, where it raises, none
             self._state.assume(claim, result)
             writes.append(Write(claim, result))
             self._placing[claim.metadata.uid] = (

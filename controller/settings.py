@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
 from controller.backoff import BackoffLaw
 from controller.leader import LeaseTimes
@@ -49,7 +49,7 @@ class Settings:
     lease: LeaseTimes
     leader_elect: bool = True
     lease_name: str = "tandem-controller"
-    fabric_cidr: IPv4Network | None = None
+    fabric_cidr: IPv4Network | IPv6Network | None = None
     rail_prefix_length: int = 24
     http_port: int = 8080
     writers: int = 8

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
 import msgspec
-from controller.addresses import RailSubnets
 
 from controller.actions import Allocate, Clear, Cleared, NotWritten, Tell, Written
+from controller.addresses import RailSubnets
 from controller.allocator.cel import CelCache
 from controller.placement import Placer
 from controller.settings import PlacementSettings

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import yaml
 
-from driver.devices import Gpu, Inventory, Nic, Place, Vf
+from driver.devices import Gpu, Inventory, Nic, Place, RdmaDevice, Vf
 from driver.kube.objects import DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
 from driver.names import DRIVER_NAME
 from driver.slices import SliceOptions, build
@@ -73,9 +75,12 @@ def a_class(name: str, type_: str = "", driver: str = DRIVER_NAME) -> DeviceClas
     )
 
 
+MANIFESTS = Path(__file__).parents[3] / "deviceclasses"
 CLASSES = (
-    a_class("gpu.tandem-dra.io", "gpu"),
-    a_class("rdma-vf.tandem-dra.io", "vf"),
+    *(
+        msgspec.convert(yaml.safe_load((MANIFESTS / name).read_text()), DeviceClass)
+        for name in ("gpu.yaml", "nic.yaml", "rdma-vf.yaml")
+    ),
     a_class("other.example.com", driver="other.example.com"),
 )
 
@@ -143,7 +148,13 @@ def an_inventory(pairs: int = 4, vfs: int = 2) -> Inventory:
         )
         gpus.append(Gpu(pci_address=f"0000:{bus + 2:02x}:00.0", place=place, rail=index, uuid=f"GPU-{index}"))
         virtual = tuple(
-            Vf(pci_address=f"0000:{bus + 3:02x}:00.{i + 1}", index=i, place=place, rail=index)
+            Vf(
+                pci_address=f"0000:{bus + 3:02x}:00.{i + 1}",
+                index=i,
+                place=place,
+                rail=index,
+                rdma=RdmaDevice(f"mlx5_{100 * index + i}"),
+            )
             for i in range(vfs)
         )
         nics.append(
