@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from driver.devices import Place, Tier
 from driver.mock.machine import Machine
-from driver.topology import pairs, place, rails, tier
-from tests.unit.driver.machines import a_gpu, a_nic
+from driver.topology import Mates, pairing, place, rails, tier
 
 ROOT_PORT, UPSTREAM, DOWNSTREAM = "0000:15:01.0", "0000:16:00.0", "0000:17:02.0"
 
@@ -73,15 +72,6 @@ def test_two_devices_as_near_to_a_third_are_as_near_to_each_other(a: Place, b: P
         assert tier(a, c) <= tier(a, b)
 
 
-def test_the_nearest_pairs_come_first() -> None:
-    near, far = Place("s", "p", "r", 0), Place("x", "y", "z", 1)
-    found = pairs([a_gpu(2, place=far), a_gpu(1, place=near)], [a_nic(3, place=near)])
-    assert [(p.gpu.pci_address, p.tier) for p in found] == [
-        ("0000:01:00.0", Tier.PIX),
-        ("0000:02:00.0", Tier.SYS),
-    ]
-
-
 def test_a_dgx_h100_has_eight_rails_in_the_order_of_its_pairs(dgx: Machine) -> None:
     found = dgx.rails()
     assert [found[gpu.pci_address] for gpu in dgx.gpus] == list(range(8))
@@ -110,17 +100,99 @@ def test_a_gpu_off_the_switches_has_no_rail_and_shifts_none() -> None:
     assert found == {"0000:02:00.0": 0, "0000:03:00.0": 0}
 
 
-@given(
-    st.dictionaries(st.sampled_from([f"0000:{b:02x}:00.0" for b in range(9)]), PLACES, max_size=8),
-    st.dictionaries(st.sampled_from([f"0000:{b:02x}:00.0" for b in range(16, 25)]), PLACES, max_size=8),
-)
-def test_rails_are_counted_from_zero_without_gaps_and_stay_on_a_switch(
+def test_pairs_of_a_lower_tier_make_rails_only_where_there_is_none_better() -> None:
+    gpus = {"0000:01:00.0": Place("s", "p", "r", 0), "0000:02:00.0": Place(None, "q", "u", 0)}
+    nics = {"0000:03:00.0": Place("s", "p", "r", 0), "0000:04:00.0": Place(None, "v", "w", 0)}
+    assert rails(gpus, nics) == {"0000:01:00.0": 0, "0000:03:00.0": 0}
+    del gpus["0000:01:00.0"], nics["0000:03:00.0"]
+    assert rails(gpus, nics) == {"0000:02:00.0": 0, "0000:04:00.0": 0}
+
+
+def test_given_rails_stay_are_their_mates_too_and_are_not_given_again() -> None:
+    gpus = {f"0000:0{n}:00.0": Place(f"s{n}", None, None, None) for n in range(3)}
+    nics = {f"0000:1{n}:00.0": Place(f"s{n}", None, None, None) for n in range(3)}
+    found = rails(gpus, nics, {"0000:11:00.0": 0})
+    assert [found[gpu] for gpu in gpus] == [found[nic] for nic in nics] == [1, 0, 2]
+
+
+def test_equal_rails_pair_first_within_a_tier() -> None:
+    shared = Place("s", "p", "r", 0)
+    gpus, nics = (
+        {"0000:01:00.0": shared, "0000:02:00.0": shared},
+        {"0000:03:00.0": shared, "0000:04:00.0": shared},
+    )
+    found = pairing(gpus, nics, {"0000:01:00.0": 1, "0000:02:00.0": 0, "0000:03:00.0": 0, "0000:04:00.0": 1})
+    assert [(m.gpu, m.nic) for m in found] == [
+        ("0000:01:00.0", "0000:04:00.0"),
+        ("0000:02:00.0", "0000:03:00.0"),
+    ]
+
+
+def test_a_nic_to_spare_serves_a_gpu_that_has_none_before_it_doubles_up() -> None:
+    near, far = Place("s", "p", "r", 0), Place(None, "q", "u", 1)
+    found = pairing({"0000:01:00.0": near, "0000:02:00.0": far}, {"0000:03:00.0": near, "0000:04:00.0": near})
+    assert [(m.gpu, m.nic, m.tier) for m in found] == [
+        ("0000:01:00.0", "0000:03:00.0", Tier.PIX),
+        ("0000:02:00.0", "0000:04:00.0", Tier.SYS),
+    ]
+
+
+def test_storage_nics_pair_with_none() -> None:
+    near, storage = Place("s", "p", "r", 0), Place(None, "q", "u", 0)
+    found = pairing({"0000:01:00.0": near}, {"0000:02:00.0": near, "0000:03:00.0": storage})
+    assert [m.nic for m in found] == ["0000:02:00.0"]
+
+
+def test_two_gpus_of_one_nic_share_it() -> None:
+    shared = Place(None, None, "r", 0)
+    found = pairing({"0000:01:00.0": shared, "0000:02:00.0": shared}, {"0000:03:00.0": shared})
+    assert [(m.gpu, m.tier) for m in found] == [("0000:01:00.0", Tier.PHB), ("0000:02:00.0", Tier.PHB)]
+
+
+def test_what_nothing_distinguishes_is_dealt_out_evenly_in_order() -> None:
+    nowhere = Place()
+    found = pairing(
+        {f"0000:0{n}:00.0": nowhere for n in range(2)}, {f"0000:1{n}:00.0": nowhere for n in range(6)}
+    )
+    assert [m.gpu for m in found] == ["0000:00:00.0"] * 3 + ["0000:01:00.0"] * 3
+
+
+GPUS = st.dictionaries(st.sampled_from([f"0000:{b:02x}:00.0" for b in range(9)]), PLACES, max_size=8)
+NICS = st.dictionaries(st.sampled_from([f"0000:{b:02x}:00.0" for b in range(16, 25)]), PLACES, max_size=8)
+
+
+@given(GPUS, NICS)
+def test_rails_are_counted_from_zero_without_gaps_and_hold_both_kinds(
     gpus: dict[str, Place], nics: dict[str, Place]
 ) -> None:
     found = rails(gpus, nics)
     assert set(found.values()) == set(range(len(set(found.values()))))
-    for rail in set(found.values()):
-        on_it = [(gpus | nics)[address].pcie_switch for address, number in found.items() if number == rail]
-        assert len(set(on_it)) == 1
-        assert any(address in gpus and found.get(address) == rail for address in found)
-        assert any(address in nics and found.get(address) == rail for address in found)
+    for rail in found.values():
+        assert any(address in gpus for address, number in found.items() if number == rail)
+        assert any(address in nics for address, number in found.items() if number == rail)
+
+
+@given(GPUS, NICS)
+def test_pairing_is_a_maximum_matching_with_the_tiers_that_the_places_have(
+    gpus: dict[str, Place], nics: dict[str, Place]
+) -> None:
+    found = pairing(gpus, nics)
+    assert all(m.tier is tier(gpus[m.gpu], nics[m.nic]) for m in found)
+    assert len(_matched(found)) == min(len(gpus), len(nics))
+
+
+def _matched(mates: tuple[Mates, ...]) -> dict[str, str]:
+    """A largest one-to-one choice among pairs, by augmenting paths."""
+    gpu_of: dict[str, str] = {}
+
+    def place_gpu(gpu: str, tried: set[str]) -> bool:
+        for nic in (m.nic for m in mates if m.gpu == gpu and m.nic not in tried):
+            tried.add(nic)
+            if nic not in gpu_of or place_gpu(gpu_of[nic], tried):
+                gpu_of[nic] = gpu
+                return True
+        return False
+
+    for gpu in {m.gpu for m in mates}:
+        place_gpu(gpu, set())
+    return gpu_of
