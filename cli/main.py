@@ -1,4 +1,4 @@
-"""The `tandem` command. Each subcommand is imported when it is called, so that a daemon loads only what it needs."""
+"""The `tandem` command. A subcommand is imported when called, so that a daemon loads only what it needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COMMANDS: Final = {
     "controller": ("controller.main:main", "allocate claims, aligned in pairs (Deployment)"),
     "healthz": ("cli.plugin:healthz", "is the kubelet plugin of this pod well? (exec probe)"),
 }
-"""Subcommands: ``module:function`` that takes the arguments and returns the exit status, and what it is for."""
+"""``module:function`` that takes the arguments and returns the exit status, and what it is for."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

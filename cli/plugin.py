@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 def run(argv: Sequence[str]) -> int:
     """The kubelet plugin, until SIGTERM."""
+    from driver.lean import import_lean
+
+    import_lean()  # before the imports that follow
     from kubeletplugin.main import main
 
     return main(argv, _install_shim)

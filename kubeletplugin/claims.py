@@ -65,7 +65,7 @@ class ClaimError(PermanentError):
 
 
 class ClaimNotReadyError(RetryableError):
-    """The claim is not, or no longer, allocated and reserved here; attribute `claim` is its ``namespace/name``."""
+    """Not, or no longer, allocated and reserved here; attribute `claim` is its ``namespace/name``."""
 
     def __init__(self, claim: str, message: str) -> None:
         super().__init__(f"claim {claim}: {message}")
@@ -108,7 +108,8 @@ def read(claim: ResourceClaim, driver_name: str, node_name: str) -> AllocatedCla
         if result.pool != pool:
             raise ClaimError(
                 title,
-                f"status.allocation.devices.results: device {result.device} is of pool {result.pool}; this node's is {pool}",
+                f"status.allocation.devices.results: device {result.device} is of pool {result.pool}; "
+                f"this node's is {pool}",
             )
     return AllocatedClaim(
         uid=meta.uid,

@@ -1,4 +1,4 @@
-"""The ledger's SQLite file: its schema, how it is opened, what is done when it is damaged, and transactions."""
+"""The ledger's SQLite file: its schema, opening it, what is done when it is damaged, and transactions."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class LedgerVersionError(PermanentError):
 
     def __init__(self, path: Path, version: int) -> None:
         super().__init__(
-            f"ledger {path} has schema {version}, this version knows {SCHEMA_VERSION}: run the newer version, or "
-            "drain the node and remove the file"
+            f"ledger {path} has schema {version}, this version knows {SCHEMA_VERSION}: "
+            "run the newer version, or drain the node and remove the file"
         )
         self.version = version
 

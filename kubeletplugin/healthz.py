@@ -1,4 +1,4 @@
-"""Asks the running plugin how it is, for the kubelet's exec probes. Imports next to nothing: it runs every few seconds."""
+"""Asks the running plugin how it is, for exec probes. It runs often, so it imports next to nothing."""
 
 from __future__ import annotations
 

@@ -37,6 +37,7 @@ ClaimState = Literal["preparing", "prepared", "unpreparing"]
 
 _CLAIMS = "SELECT uid, namespace, name, state, owner, joinable, since FROM claims"
 _ATTACHMENTS = "SELECT a.attachment, a.state, a.sandbox, a.home FROM attachments a"
+_OF_SANDBOX = " WHERE claim_uid = ? AND device = ? AND container_id = ?"
 _IN_ORDER = "ORDER BY a.claim_uid, a.position"
 
 
@@ -57,7 +58,7 @@ class ClaimRecord:
 
 
 class DeviceHeldError(RetryableError):
-    """Another claim has a device. Attributes `device`, and `holder` and `holder_uid`: that claim's name and UID."""
+    """Another claim has a device. Attributes: `device`; `holder`, `holder_uid`: that claim."""
 
     def __init__(self, claim: str, device: str, holder: str, holder_uid: str) -> None:
         super().__init__(
@@ -114,7 +115,7 @@ class Ledger:
             return _records(db, "", ())
 
     def siblings(self, uid: str) -> list[ClaimRecord]:
-        """Claims that share a pod with this one, itself too, oldest first; those being taken back are left out."""
+        """Claims that share a pod with this one, and itself, but not those being taken back; oldest first."""
         with self._db.read() as db:
             return _records(
                 db,
@@ -145,7 +146,8 @@ class Ledger:
         """UIDs of the pods, and of the joinable claims, that have NICs, being prepared or prepared."""
         with self._db.read() as db:
             rows = db.execute(
-                "SELECT DISTINCT c.uid, c.joinable, p.pod_uid FROM claims c JOIN attachments a ON a.claim_uid = c.uid"
+                "SELECT DISTINCT c.uid, c.joinable, p.pod_uid"
+                " FROM claims c JOIN attachments a ON a.claim_uid = c.uid"
                 " LEFT JOIN consumers p ON p.claim_uid = c.uid WHERE c.state != 'unpreparing'"
             ).fetchall()
         return frozenset(pod for _, _, pod in rows if pod), frozenset(
@@ -285,7 +287,7 @@ class Ledger:
         with self._db.write(durable=False) as db:
             for attachment in attachments:
                 done = db.execute(
-                    "UPDATE attachments SET state = 'attached' WHERE claim_uid = ? AND device = ? AND container_id = ?",
+                    "UPDATE attachments SET state = 'attached'" + _OF_SANDBOX,
                     (*attachment.key, _container(attachment)),
                 )
                 if done.rowcount == 0:
@@ -296,7 +298,7 @@ class Ledger:
         """→ `detaching`; sandbox and home stay."""
         with self._db.write(durable=False) as db:
             db.executemany(
-                "UPDATE attachments SET state = 'detaching' WHERE claim_uid = ? AND device = ? AND container_id = ?",
+                "UPDATE attachments SET state = 'detaching'" + _OF_SANDBOX,
                 [(*attachment.key, _container(attachment)) for attachment in attachments],
             )
         step("detach.recorded")

@@ -195,7 +195,7 @@ def _gpu(
 def _nic(
     title: str, result: ClaimedDevice, function: Nic | Vf, facts: NodeFacts, pairs: tuple[PlacedPair, ...]
 ) -> PlannedDevice:
-    """The function's RDMA nodes. The CDI name is the PCI address, which Multus 4.2 takes for the device ID."""
+    """The function's RDMA nodes. Its CDI name is its PCI address, which Multus 4.2 takes for the ID."""
     rdma: RdmaDevice | None = function.rdma
     names = rdma.char_devices if rdma else ()
     for name in names:
@@ -241,7 +241,7 @@ def _nodes(names: Iterable[str], facts: NodeFacts) -> tuple[DeviceNode, ...]:
 def _interfaces(
     claim: AllocatedClaim, title: str, functions: Mapping[str, Nic | Vf], taken: Iterable[str]
 ) -> Mapping[str, PlacedInterface]:
-    """How each NIC is to look in the pod: as the controller decided, else ``net1``, ``net2``… in result order."""
+    """How each NIC is to look in the pod: as the controller decided, else ``net1``, ``net2``… in order."""
     nics = [result.device for result in claim.devices if result.device in functions]
     if claim.placement is not None:
         placed = {interface.device: interface for interface in claim.placement.interfaces}

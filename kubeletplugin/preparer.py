@@ -203,7 +203,7 @@ class Preparer:
                     self._write_files(plan.uid)
 
     def adopt(self, claim: ResourceClaim) -> None:
-        """Record a claim of which the ledger has lost the memory, as prepared. For an empty ledger at start."""
+        """Record, as prepared, a claim that the ledger has lost. For an empty ledger at start."""
         allocated = claims.read(claim, self._driver_name, self._node_name)
         with self._turn(allocated.uid):
             if self._ledger.claim(allocated.uid) is None:
@@ -361,7 +361,7 @@ class Preparer:
             raise CancelledError(f"claim {title}: unprepared while it was being prepared")
 
     def _refuse_remapped_user_namespaces(self, plan: Plan) -> None:
-        """In a pod with a user namespace runc binds the host's nodes, which cannot appear under another path."""
+        """In a pod with a user namespace runc binds the host's nodes, which keep their paths."""
         moved = [node for device in plan.devices for node in device.nodes if node.path != node.host_path]
         if not moved:
             return
@@ -373,12 +373,12 @@ class Preparer:
             if pod.spec.host_users is False:
                 raise ClaimError(
                     plan.title,
-                    f"pod {plan.namespace}/{consumer.name} has hostUsers: false, but {moved[0].path} is "
-                    f"{moved[0].host_path} on this node, which a user namespace cannot show under another path",
+                    f"pod {plan.namespace}/{consumer.name} has hostUsers: false, but {moved[0].path} "
+                    f"is {moved[0].host_path} on this node: a user namespace cannot show it elsewhere",
                 )
 
     def _write_files(self, uid: str) -> None:
-        """CDI files of the claim and of those whose containers have its NICs as well, and the pods' records."""
+        """CDI files of the claim and of those that share its pods, and the pods' records."""
         with self._writing:
             self._write_cdi(uid)
             self._sync_records()

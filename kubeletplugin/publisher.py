@@ -180,7 +180,7 @@ class Publisher:
                 self._client.delete(paths.slice_(name), uid=step.slice.metadata.uid)
                 self._note(name, None)
                 return
-            # Noted before it is known to arrive: a generation must not be written twice with different content.
+            # Noted before it is known to arrive: no generation may be written twice with different content.
             self._generation = max(self._generation, step.slice.spec.pool.generation)
             if isinstance(step, Create):
                 stored = self._client.create(paths.slices(), step.slice, ResourceSlice)

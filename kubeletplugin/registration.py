@@ -1,4 +1,4 @@
-"""Makes the driver known to the kubelet: the socket that its plugin watcher finds in the registry directory."""
+"""Makes the driver known to the kubelet: the socket that its plugin watcher finds in the registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kubelet's DRA services, v1 and v1beta1: messages in, messages out, and what happens is the preparer's."""
+"""The kubelet's DRA services, v1 and v1beta1: messages in, messages out; what happens is the preparer's."""
 
 from __future__ import annotations
 

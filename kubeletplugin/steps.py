@@ -69,7 +69,8 @@ def check_environment() -> str:
     kind, _, file = action.partition(":")
     if wanted and (point not in POINTS or kind not in ("kill", "pause") or (kind == "pause" and not file)):
         raise ConfigError(
-            f"{VARIABLE}={wanted} is not POINT=kill, POINT=kill:FILE or POINT=pause:FILE with one of {', '.join(POINTS)}"
+            f"{VARIABLE}={wanted} is not POINT=kill, POINT=kill:FILE or POINT=pause:FILE "
+            f"with one of {', '.join(POINTS)}"
         )
     return wanted
 
