@@ -1,8 +1,8 @@
 """How long a NIC takes into a pod and home, beside the stock way.
 
-CNI ADD and DEL as a container runtime makes them: the shim is executed, the plugin's server, engine and ledger,
-in a process of their own, do the work. The other arm is the CNI project's `host-device` plugin on the same kind
-of netdev, in the same run, alternating; its address comes from the stock `static` IPAM plugin.
+CNI ADD and DEL as a container runtime makes them: the shim is executed; server, engine and ledger do the work
+in a process of their own. The other arm is the CNI project's `host-device` plugin on the same kind of netdev,
+in the same run, alternating; its address comes from the stock `static` IPAM plugin.
 
     python -m bench.attach [--rounds 100]
 """
@@ -103,8 +103,8 @@ def measure(arms: list[Arm], rounds: int) -> dict[tuple[str, str], list[float]]:
     """Seconds by (arm, command), the arms taking turns in one namespace, which each leaves as it was.
 
     One for all, and a pause before each call: the kernel's removal of a namespace (the stock plugin makes a
-    temporary one a call) goes on behind the back of whoever comes next. The pause is of random length, because
-    the move waits for the kernel's RCU, which goes by ticks: equal pauses would keep every call in one phase.
+    temporary one a call) goes on behind the back of whoever comes next. The pause is of random length, since
+    the move waits for the kernel's RCU, which goes by ticks: equal pauses would keep each call in one phase.
     """
     times: dict[tuple[str, str], list[float]] = {(arm.name, c): [] for arm in arms for c in ("ADD", "DEL")}
     pauses = random.Random(1)  # noqa: S311
@@ -187,7 +187,7 @@ def _serve(root: Path, ready: Event, done: Event) -> None:
     pods = (Consumer(POD, "b"),)
     ledger.begin_prepare(Plan("claim", "a", "claim", (), (nic,), pods, joinable=False))
     ledger.finish_prepare("claim", pods)
-    server = CniServer(root / "cni.sock", AttachEngine(ledger, lambda *_: None).handle)
+    server = CniServer(root / "cni.sock", AttachEngine(ledger, lambda *_: None, root / "attach.lock").handle)
     server.start()
     ready.set()
     done.wait()

@@ -184,7 +184,7 @@ class Plugin:
             pods=PodDirectories(settings.pods_dir),
             on_held=self._publisher.set_held,
         )
-        self._engine = AttachEngine(ledger, self._look_up)
+        self._engine = AttachEngine(ledger, self._look_up, settings.cni_socket.with_name("attach.lock"))
         self._preparer = Preparer(
             driver_name=settings.driver_name,
             node_name=settings.node_name,

@@ -28,8 +28,10 @@ Point = Literal[
     "unprepare.files",
     "unprepare.done",
     "attach.recorded",
+    "attach.moved",
     "attach.done",
     "detach.recorded",
+    "detach.moved",
     "detach.done",
 ]
 
@@ -42,8 +44,10 @@ POINTS: Final[dict[Point, str]] = {
     "unprepare.files": "CDI file and pod records are gone",
     "unprepare.done": "the ledger has forgotten the claim, the kubelet has no answer yet",
     "attach.recorded": "the rows are attaching, the kernel is not touched yet",
+    "attach.moved": "the NICs are in the pod, the rows do not say so yet",
     "attach.done": "the rows are attached, the runtime has no answer yet",
     "detach.recorded": "the rows are detaching, the kernel is not touched yet",
+    "detach.moved": "the NICs are home, the rows do not say so yet",
     "detach.done": "the rows are home again",
 }
 

@@ -16,7 +16,7 @@ from typing import Any
 from driver.errors import RetryableError, TandemError
 from kubeletplugin.attach import links
 from kubeletplugin.attach.links import NameTakenError
-from kubeletplugin.attach.locks import KeyedLocks
+from kubeletplugin.attach.locks import PodLocks
 from kubeletplugin.attach.mover import Mover
 from kubeletplugin.attach.netlink import Netlink, NetlinkError
 from kubeletplugin.attach.netns import Netns, inode_at
@@ -24,7 +24,6 @@ from kubeletplugin.attach.protocol import CniCall, Reply
 from kubeletplugin.attach.results import AttachedInterface, CniError, Code, encode_result
 from kubeletplugin.attach.store import (
     Attachment,
-    AttachmentGoneError,
     AttachmentStore,
     AttachmentTakenError,
     Sandbox,
@@ -45,6 +44,7 @@ class AttachEngine:
     Args:
         store: the node's memory.
         look_up: asked when a pod starts while a claim is prepared that it could share without our knowing.
+        lock_file: the same for all plugin processes of the node; on a file system that a reboot empties.
         pci_devices: tells a real PCI function, which comes home from a dead namespace by itself, from one
             that died with it.
     """
@@ -53,13 +53,14 @@ class AttachEngine:
         self,
         store: AttachmentStore,
         look_up: ReservationLookup,
+        lock_file: Path,
         *,
         pci_devices: Path = Path("/sys/bus/pci/devices"),
     ) -> None:
         self._store = store
         self._look_up = look_up
         self._mover = Mover(store, pci_devices)
-        self._locks = KeyedLocks()
+        self._locks = PodLocks(lock_file)
 
     def handle(self, call: CniCall, netns_fd: int | None) -> Reply:
         """Answer one call. The descriptor stays the caller's.
@@ -80,13 +81,15 @@ class AttachEngine:
                     return self._collect(call)
                 case "STATUS":
                     return _OK
+        except CniError:
+            raise
         except AttachmentTakenError as error:
             raise _in_use(error.holder, call) from error
         except NameTakenError as error:
             raise CniError(Code.INTERFACE_EXISTS, f"pod {call.pod}", str(error)) from error
         except NetlinkError as error:
             raise CniError(Code.KERNEL, f"pod {call.pod}", str(error)) from error
-        except (RetryableError, AttachmentGoneError) as error:
+        except TandemError as error:
             raise CniError(Code.TRY_LATER, f"pod {call.pod}", str(error)) from error
         raise CniError(Code.ENVIRONMENT, f"CNI_COMMAND={call.command!r} is not a command of CNI 1.1")
 

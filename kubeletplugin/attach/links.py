@@ -87,7 +87,7 @@ def move_into_pod(home: Netlink, pod: Netns, moves: Sequence[tuple[Attachment, L
 
 
 def set_up(rows: Sequence[Attachment]) -> list[Link]:
-    """Addresses, sysctls and IFF_UP, by a thread in the pod's namespace. Returns the links in order of `rows`.
+    """Addresses, sysctls and IFF_UP, by a thread in the pod's namespace. Returns the links, as `rows`.
 
     Raises:
         NetlinkError, OSError: something was refused.

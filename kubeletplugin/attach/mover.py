@@ -20,6 +20,7 @@ from kubeletplugin.attach import links, rdma
 from kubeletplugin.attach.netlink import Link, Netlink
 from kubeletplugin.attach.netns import Netns
 from kubeletplugin.attach.store import Attachment, AttachmentStore, HomeState, Sandbox
+from kubeletplugin.steps import step
 
 RETURN_SECONDS: Final = 2.0
 """How long the kernel may take to give a dead namespace's NIC back (it does so in a work queue)."""
@@ -31,10 +32,8 @@ class NotAtHomeError(RetryableError):
     """A NIC has no interface in the node's network namespace; attribute `attachment` is its row."""
 
     def __init__(self, attachment: Attachment) -> None:
-        super().__init__(
-            f"NIC {attachment.device} (PCI {attachment.pci_address}) of claim {attachment.claim} has no interface"
-            " in the node's network namespace"
-        )
+        nic = f"NIC {attachment.device} (PCI {attachment.pci_address}) of claim {attachment.claim}"
+        super().__init__(f"{nic} has no interface in the node's network namespace")
         self.attachment = attachment
 
 
@@ -86,6 +85,7 @@ class Mover:
                 links.move_into_pod(home, pod, moves)
                 self._move_rdma(rows, pod)
                 inside = pod.run(lambda: links.set_up(rows))
+                step("attach.moved")
                 self._store.finish_attach(intents)
             except Exception:
                 self._roll_back(intents, pod)
@@ -122,6 +122,7 @@ class Mover:
                         rdma.move(rdma_inside, device, self.home)
             for row in rows:
                 self._restore(row, home, inside)
+        step("detach.moved")
         self._store.finish_detach(rows)
 
     def _find_at_home(self, row: Attachment, home: Netlink) -> Link:

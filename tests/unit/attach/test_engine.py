@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from driver.errors import KubeUnavailableError
 from driver.names import pci_altname
 from kubeletplugin.attach.engine import AttachEngine
 from kubeletplugin.attach.netns import Netns
@@ -47,6 +48,10 @@ class Bench:
         self.store.prepare(pod, row)
         return row
 
+    def restarted(self) -> AttachEngine:
+        """Another process on the node, as far as locks go."""
+        return AttachEngine(self.store, lambda *_: None, self.engine._locks._path)
+
     def home(self, row: Attachment) -> dict[str, Any] | None:
         return show(None, self.machine.vfs[row.pci_address])
 
@@ -78,13 +83,13 @@ def read_in(netns: str, path: str) -> str:
 
 
 @pytest.fixture
-def bench(machine: Machine) -> Bench:
+def bench(machine: Machine, tmp_path: Path) -> Bench:
     store = MemoryStore()
 
     def look_up(namespace: str, name: str, uid: str) -> None:
         store.log.append(f"look_up {namespace}/{name} {uid}")
 
-    return Bench(machine, store, AttachEngine(store, look_up))
+    return Bench(machine, store, AttachEngine(store, look_up, tmp_path / "attach.lock"))
 
 
 def test_add_moves_names_sizes_and_addresses_all_nics_of_the_pod_at_once(bench: Bench) -> None:
@@ -402,7 +407,7 @@ def test_an_attach_cut_off_by_a_kill_is_undone_by_the_sweep(bench: Bench, moved:
         bench.call("DEL", "p1", pod)
     bench.store.rows[row.key] = replace(attached, state="attaching")
 
-    AttachEngine(bench.store, lambda *_: None).sweep()
+    bench.restarted().sweep()
 
     assert bench.home(row) == before
     assert bench.store.by_claim("a") == [row]
@@ -413,7 +418,7 @@ def test_a_detach_cut_off_by_a_kill_is_finished_by_the_sweep(bench: Bench) -> No
     row = bench.claim("a", "p1", 1)
     bench.add("p1", pod)
     bench.store.rows[row.key] = replace(bench.store.rows[row.key], state="detaching")
-    AttachEngine(bench.store, lambda *_: None).sweep()
+    bench.restarted().sweep()
     assert bench.home(row) is not None
     assert bench.store.unsettled() == []
 
@@ -455,3 +460,40 @@ def test_the_intent_is_written_before_the_kernel_is_touched(bench: Bench) -> Non
     assert states == [True]
     assert intent.home is not None
     assert intent.home.name == bench.machine.vfs[row.pci_address]
+
+
+def test_the_sweep_of_another_process_waits_for_an_attach_under_way(bench: Bench) -> None:
+    pod = bench.machine.pod()
+    bench.claim("a", "p1", 1)
+    under_way, go_on = threading.Event(), threading.Event()
+    begin = bench.store.begin_attach
+
+    def stop_there(intents: list[Attachment]) -> None:
+        begin(intents)
+        under_way.set()
+        assert go_on.wait(5)
+
+    bench.store.begin_attach = stop_there  # type: ignore[method-assign,assignment]
+    adding = threading.Thread(target=bench.add, args=("p1", pod))
+    adding.start()
+    assert under_way.wait(5)
+    sweeping = threading.Thread(target=bench.restarted().sweep)
+    sweeping.start()
+    sweeping.join(0.2)
+    assert sweeping.is_alive()
+    go_on.set()
+    adding.join()
+    sweeping.join()
+    assert [row.state for row in bench.store.by_claim("a")] == ["attached"]
+    assert show(pod, "net1") is not None
+
+
+def test_a_failed_look_up_keeps_the_pod_waiting(bench: Bench, tmp_path: Path) -> None:
+    def fail(*_: str) -> None:
+        raise KubeUnavailableError("no answer", status=0)
+
+    bench.store.open_to_others = True
+    bench.engine = AttachEngine(bench.store, fail, tmp_path / "attach.lock")
+    with pytest.raises(CniError, match="no answer") as caught:
+        bench.add("p9", None)
+    assert caught.value.code == Code.TRY_LATER
