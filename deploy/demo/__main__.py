@@ -1,5 +1,4 @@
-"""`python -m deploy.demo`: a real Kubernetes, Tandem on it, pods with GPU+NIC pairs, and everything away
-again.
+"""`python -m deploy.demo`: pods with GPU+NIC pairs on a real Kubernetes, and everything away again.
 
 It checks all that it shows: the exit status is 0 only if everything is as promised. Whatever happens, an
 interrupt included, the cluster that it made is gone afterwards.
@@ -32,9 +31,7 @@ _ERRORS = (BaseError, BuildError, ControlPlaneError, DemoError, ImageError, Tand
 
 def main() -> int:
     """Returns the exit status: 0, 1 when something was not as promised, 130 when interrupted."""
-    parser = argparse.ArgumentParser(
-        prog="python -m deploy.demo", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m deploy.demo", description="Shows Tandem at work.")
     parser.add_argument(
         "--kubeconfig",
         type=Path,

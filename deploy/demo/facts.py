@@ -1,6 +1,4 @@
-"""What the demo has seen, as values, and what of it is not as promised: the cluster's answers in, findings
-out.
-"""
+"""What the demo has seen, as values, and what of it is not as promised."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Stage:
         )
 
     def clear(self) -> None:
-        """Takes away all that the demo brought, as far as it is there; pods first, while the plugin can unprepare."""
+        """Takes away what the demo brought, if it is there; pods first, while the plugin can unprepare."""
         self.delete_namespace()
         self.kubectl("label", "nodes", "--all", f"{NODE_LABEL}-")
         self.kubectl("delete", f"--kustomize={MANIFESTS}", "--wait=true", "--ignore-not-found")

@@ -1,5 +1,4 @@
-"""Builds the image with buildah, without a Docker daemon or a registry, as an archive that `ctr`, `docker`
-and `kind` load.
+"""Builds the image with buildah: no Docker daemon, no registry; an archive that `ctr` and `kind` load.
 
 Three layers, each remade only when what it holds has changed: base, dependencies, our code. All that is
 kept lies in one folder of the user's cache, buildah's own storage included; removing it costs a cold build

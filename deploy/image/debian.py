@@ -1,5 +1,4 @@
-"""The base of the image where there is no registry: Debian's Python and what it links to, no shell, no
-package manager.
+"""The base of the image where there is no registry: Debian's Python, no shell, no package manager.
 
 mmdebstrap's `extract` variant unpacks packages without running their scripts: Python needs none of them,
 and a base without a shell leaves an intruder little to work with. (To look inside a pod, `kubectl debug`
@@ -18,7 +17,7 @@ PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
 # Python minor version → the Debian release that has it.
 SUITES = {(3, 11): "bookworm", (3, 13): "trixie"}
 
-# What neither Python nor a licence needs.
+# What Python does without.
 _DROPPED = (
     "bin/tar",
     "dev",
@@ -40,8 +39,6 @@ _DROPPED = (
     "usr/lib/python3.*/pydoc_data",
     "usr/libexec/dpkg",
     "usr/sbin/*",
-    "usr/share/*[!c]",
-    "usr/share/doc/*/*[!t]",
     "var/cache",
     "var/lib/apt",
     "var/lib/dpkg",
@@ -100,12 +97,14 @@ def make_root(target: Path, mirror: str = "") -> None:
 
 def trim(root: Path) -> None:
     """Remove what the image does without; make the folders and the interpreter's name that it counts on."""
-    for pattern in _DROPPED:
-        for path in root.glob(pattern):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    dropped = [path for pattern in _DROPPED for path in root.glob(pattern)]
+    dropped += [path for path in root.glob("usr/share/*") if path.name != "doc"]
+    dropped += [path for path in root.glob("usr/share/doc/*/*") if path.name != "copyright"]
+    for path in dropped:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)  # some packages' folders are links to others'
     for folder in _FOLDERS:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for folder in ("tmp", "var/tmp"):
