@@ -37,7 +37,12 @@ ClaimState = Literal["preparing", "prepared", "unpreparing"]
 
 _CLAIMS = "SELECT uid, namespace, name, state, owner, joinable, since FROM claims"
 _ATTACHMENTS = "SELECT a.attachment, a.state, a.sandbox, a.home FROM attachments a"
-_OF_SANDBOX = " WHERE claim_uid = ? AND device = ? AND container_id = ?"
+_TO_ATTACHED = (
+    "UPDATE attachments SET state = 'attached' WHERE claim_uid = ? AND device = ? AND container_id = ?"
+)
+_TO_DETACHING = (
+    "UPDATE attachments SET state = 'detaching' WHERE claim_uid = ? AND device = ? AND container_id = ?"
+)
 _IN_ORDER = "ORDER BY a.claim_uid, a.position"
 
 
@@ -287,7 +292,7 @@ class Ledger:
         with self._db.write(durable=False) as db:
             for attachment in attachments:
                 done = db.execute(
-                    "UPDATE attachments SET state = 'attached'" + _OF_SANDBOX,
+                    _TO_ATTACHED,
                     (*attachment.key, _container(attachment)),
                 )
                 if done.rowcount == 0:
@@ -298,7 +303,7 @@ class Ledger:
         """→ `detaching`; sandbox and home stay."""
         with self._db.write(durable=False) as db:
             db.executemany(
-                "UPDATE attachments SET state = 'detaching'" + _OF_SANDBOX,
+                _TO_DETACHING,
                 [(*attachment.key, _container(attachment)) for attachment in attachments],
             )
         step("detach.recorded")
