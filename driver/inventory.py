@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from driver.devices import Gpu, Inventory, Netdev, Nic, RdmaDevice, Vf
-from driver.probes.net import NetdevProbe
+from driver import overlay as overlays
+from driver.devices import Gpu, Inventory, Netdev, Nic, Place, RdmaDevice, Vf
+from driver.overlay import Overlay, Slots
 from driver.probes.pci import PciFunction, PciProbe
 from driver.probes.rdma import RdmaProbe
 from driver.probes.sysfs import SysfsReader
@@ -58,19 +59,30 @@ class HostProbe:
         *,
         gpus: GpuSource | None = None,
         netdevs: NetdevSource | None = None,
+        overlay: Overlay | None = None,
+        strict: bool = False,
     ) -> None:
+        """`overlay` corrects the PCIe tree; `strict` refuses one that names a device which is not there."""
         self._sysfs = SysfsReader(sysfs)
         self._pci = PciProbe(sysfs)
         self._rdma = RdmaProbe(sysfs)
         self._gpus = gpus
-        self._netdevs = netdevs if netdevs is not None else NetdevProbe()
+        self._netdevs = netdevs
+        self._overlay = overlay
+        self._strict = strict
+        self._slots = Slots()
         self._silent: frozenset[str] = frozenset()
+        self._absent: frozenset[str] = frozenset()
 
     def read(self) -> Inventory:
         """Everything the machine has at this moment; what vanishes meanwhile is not there.
 
+        The place of a GPU or NIC that was there once stays in the order of rails, so that the others keep
+        theirs.
+
         Raises:
             ProbeError: a source cannot be read at all.
+            ConfigError: the overlay contradicts the machine.
         """
         functions = self._pci.read()
         gpus = self._read_gpus() if any(f.is_gpu for f in functions.values()) else {}
@@ -82,14 +94,39 @@ class HostProbe:
             if function.is_nic and function.physfn is None
         }
         product = self._sysfs.text(self._sysfs.root / "class/dmi/id/product_name", optional=True)
-        return assemble(
+        self._slots = Slots(
+            gpus={**self._slots.gpus, **{f.address: f.place for f in functions.values() if f.is_gpu}},
+            nics={**self._slots.nics, **{f.address: f.place for f in _pfs(functions)}},
+        )
+        inventory = assemble(
             machine=product or "",
             functions=functions,
             gpus=gpus,
-            netdevs=self._netdevs.read(),
+            netdevs=self._read_netdevs(),
             rdma=rdma,
             speeds=speeds,
+            slots=self._slots,
         )
+        if self._overlay is None:
+            return inventory
+        if not self._strict:
+            self._say_absent(overlays.absent(self._overlay, overlays.known(inventory, self._slots)))
+        return overlays.apply(inventory, self._overlay, slots=self._slots, strict=self._strict)
+
+    def _say_absent(self, absent: list[tuple[int, str]]) -> None:
+        for line, device in absent:
+            if device not in self._absent and self._overlay is not None:
+                log.warning("%s:%d: %s is not there: passed over", self._overlay.source, line, device)
+        self._absent = frozenset(device for _, device in absent)
+
+    def _read_netdevs(self) -> Mapping[str, Netdev]:
+        if self._netdevs is None:
+            from driver.probes.net import (
+                NetdevProbe,
+            )  # a quarter of a second, which files alone need not take
+
+            self._netdevs = NetdevProbe()
+        return self._netdevs.read()
 
     def _read_gpus(self) -> Mapping[str, Gpu]:
         if self._gpus is None:
@@ -125,15 +162,21 @@ def assemble(
     netdevs: Mapping[str, Netdev],
     rdma: Mapping[str, RdmaDevice],
     speeds: Mapping[str, int],
+    slots: Slots | None = None,
 ) -> Inventory:
     """Put the probes' facts together; all mappings are by PCI address, `functions` in PCI order.
 
-    A GPU that NVML does not answer for is left out, but keeps its place in the order of rails. NICs and
-    VFs bound to no driver, or to one without interfaces (vfio-pci), are left out.
+    A GPU that NVML does not answer for is left out, but keeps its place in the order of rails, as do the
+    `slots` of devices that are gone. NICs and VFs bound to no driver, or to one without interfaces
+    (vfio-pci), are left out.
     """
     gpu_functions = [f for f in functions.values() if f.is_gpu]
-    nic_functions = [f for f in functions.values() if f.is_nic and f.physfn is None]
-    rail_of = rails({f.address: f.place for f in gpu_functions}, {f.address: f.place for f in nic_functions})
+    nic_functions = _pfs(functions)
+    gpu_places: dict[str, Place] = {f.address: f.place for f in gpu_functions}
+    nic_places: dict[str, Place] = {f.address: f.place for f in nic_functions}
+    if slots is not None:
+        gpu_places, nic_places = {**slots.gpus, **gpu_places}, {**slots.nics, **nic_places}
+    rail_of = rails(gpu_places, nic_places)
     return Inventory(
         machine=machine,
         gpus=tuple(
@@ -147,6 +190,10 @@ def assemble(
             if f.driver not in _WITHOUT_INTERFACE
         ),
     )
+
+
+def _pfs(functions: Mapping[str, PciFunction]) -> list[PciFunction]:
+    return [f for f in functions.values() if f.is_nic and f.physfn is None]
 
 
 def _usable_vfs(pf: PciFunction, functions: Mapping[str, PciFunction]) -> list[tuple[int, PciFunction]]:

@@ -16,14 +16,19 @@ from typing import Annotated
 import msgspec
 import yaml
 
-from driver.devices import Place, pci_address, pci_order
+from driver import overlay as overlays
+from driver.devices import Gpu, Inventory, Nic, Place, RdmaDevice, pci_address, pci_order
 from driver.errors import ConfigError
+from driver.overlay import Overlay
+from driver.overlay_files import parse as parse_overlay
 from driver.topology import place, rails
 
 _ROOT_COMPLEX = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
 
+_LONGEST_PF_NAME = 12
+
 Hex16 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{4}$")]
-NumaNode = Annotated[int, msgspec.Meta(ge=0, le=1023)]
+NumaNode = Annotated[int, msgspec.Meta(ge=-1, le=1023)]
 VfCount = Annotated[int, msgspec.Meta(ge=0, le=255)]
 
 
@@ -32,7 +37,9 @@ class _Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Function(_Data, frozen=True):
-    """Where a PCI function sits: ``pci0000:15/0000:15:01.0/…/0000:1b:00.0`` and the NUMA node of its root."""
+    """Where a PCI function sits: ``pci0000:15/0000:15:01.0/…/0000:1b:00.0`` and the NUMA node of its root
+    (-1: the firmware does not say).
+    """
 
     path: str
     numa_node: NumaNode
@@ -50,7 +57,8 @@ class Function(_Data, frozen=True):
     @property
     def place(self) -> Place:
         """The function's place, computed as the probes would."""
-        return place(self.path.split("/", 1)[0], self.bridges, self.numa_node)
+        numa_node = self.numa_node if self.numa_node >= 0 else None
+        return place(self.path.split("/", 1)[0], self.bridges, numa_node)
 
 
 class GpuFunction(Function, frozen=True):
@@ -60,15 +68,22 @@ class GpuFunction(Function, frozen=True):
 
 
 class NicFunction(Function, frozen=True):
-    """A NIC's physical function, with its RDMA device, its interface and how many VFs are made."""
+    """A NIC's physical function, with its RDMA device, its interface and how many VFs are made.
 
-    rdma: str
-    interface: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.-]{1,12}$")]
+    `interface` is empty for a NIC without one (EFA, InfiniBand without IPoIB); `verbs` is the number of its
+    verbs device where the RDMA device's name does not end in it.
+    """
+
+    rdma: Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,31}$")]
+    interface: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.-]{0,15}$")] = ""
     vfs: VfCount = 0
+    verbs: int | None = None
 
 
 class GpuModel(_Data, frozen=True):
-    """What NVML says of every GPU of the machine; brand and architecture in NVML's spelling."""
+    """What NVML says of every GPU of the machine; brand and architecture in NVML's spelling. `nvlinks` is the
+    number of links between each two of them.
+    """
 
     device: Hex16
     product_name: str
@@ -77,6 +92,7 @@ class GpuModel(_Data, frozen=True):
     compute_capability: Annotated[str, msgspec.Meta(pattern=r"^\d+\.\d+$")]
     memory_mib: int
     vendor: Hex16 = "10de"
+    nvlinks: Annotated[int, msgspec.Meta(ge=0, le=32)] = 0
 
 
 class NicModel(_Data, frozen=True):
@@ -86,11 +102,11 @@ class NicModel(_Data, frozen=True):
 
     vendor: Hex16
     device: Hex16
-    vf_device: Hex16
     driver: str
     link_layer: str
     rate_gbit_per_second: int
-    total_vfs: VfCount
+    vf_device: Hex16 = "0000"
+    total_vfs: VfCount = 0
     mtu: int = 1500
     vf_offset: int = 1
     vf_stride: int = 1
@@ -118,7 +134,9 @@ class VfFunction:
 
 
 class Machine(_Data, frozen=True):
-    """One product. `sources` names where its facts are published, `notes` what is our own reading."""
+    """One product. `sources` names where its facts are published, `notes` what is our own reading, `overlay`
+    the file beside it that corrects its PCIe tree.
+    """
 
     name: str
     product: str
@@ -129,12 +147,37 @@ class Machine(_Data, frozen=True):
     gpus: tuple[GpuFunction, ...]
     nics: tuple[NicFunction, ...]
     notes: str = ""
+    overlay: str = ""
+
+    def load_overlay(self) -> Overlay | None:
+        """The product's own overlay; None where its PCIe tree needs no correction.
+
+        Raises:
+            ConfigError: the file is wrong.
+        """
+        if not self.overlay:
+            return None
+        file = resources.files("driver.machines").joinpath("overlays", self.overlay)
+        return parse_overlay(file.read_bytes(), source=self.overlay)
 
     def rails(self) -> dict[str, int]:
         """Rail by PCI address of GPUs and PFs, as the probes will find it."""
-        return rails(
-            {gpu.pci_address: gpu.place for gpu in self.gpus},
-            {nic.pci_address: nic.place for nic in self.nics},
+        overlay = self.load_overlay()
+        if overlay is None:
+            return rails(
+                {gpu.pci_address: gpu.place for gpu in self.gpus},
+                {nic.pci_address: nic.place for nic in self.nics},
+            )
+        found = overlays.apply(self._bare(), overlay)
+        everything = [(gpu.pci_address, gpu.rail) for gpu in found.gpus]
+        everything += [(nic.pci_address, nic.rail) for nic in found.nics]
+        return {address: rail for address, rail in everything if rail is not None}
+
+    def _bare(self) -> Inventory:
+        return Inventory(
+            self.product,
+            tuple(Gpu(gpu.pci_address, gpu.place) for gpu in self.gpus),
+            tuple(Nic(nic.pci_address, nic.rdma, nic.place, rdma=RdmaDevice(nic.rdma)) for nic in self.nics),
         )
 
     def vfs_of(self, nic: NicFunction) -> tuple[VfFunction, ...]:
@@ -165,7 +208,9 @@ class Machine(_Data, frozen=True):
 
 
 def verbs_number(nic: NicFunction) -> int:
-    """Number of a PF's verbs character device: that of its RDMA device (``mlx5_10`` → 10)."""
+    """Number of a PF's verbs character device: that of its RDMA device (``mlx5_10`` → 10), or as given."""
+    if nic.verbs is not None:
+        return nic.verbs
     return int(re.sub(r"^.*?(\d*)$", r"\1", nic.rdma) or 0)
 
 
@@ -173,7 +218,7 @@ def load(name: str, *, vfs_per_pf: int | None = None) -> Machine:
     """Load a machine that comes with Tandem, by its name (``dgx-h100``), or any file by its path
     (``….yaml``).
 
-    `vfs_per_pf` replaces the file's number of VFs on each PF.
+    `vfs_per_pf` replaces the file's number of VFs on each PF that has any.
 
     Raises:
         ConfigError: there is no such machine, or the file is wrong; it names the file and the field.
@@ -209,7 +254,7 @@ def parse(text: str, *, source: str, vfs_per_pf: int | None = None) -> Machine:
     except msgspec.ValidationError as error:
         raise ConfigError(str(error), path=source) from error
     if vfs_per_pf is not None:
-        nics = tuple(msgspec.structs.replace(nic, vfs=vfs_per_pf) for nic in machine.nics)
+        nics = tuple(msgspec.structs.replace(nic, vfs=vfs_per_pf) if nic.vfs else nic for nic in machine.nics)
         machine = msgspec.structs.replace(machine, nics=nics)
     _check(machine, source)
     return machine
@@ -233,12 +278,19 @@ def _check(machine: Machine, source: str) -> None:
                 f"is {nic.vfs}, but nic_model.total_vfs is {machine.nic_model.total_vfs}",
                 path=f"{source}: nics[{index}].vfs",
             )
+        if nic.vfs and not 1 <= len(nic.interface) <= _LONGEST_PF_NAME:
+            raise ConfigError(
+                f"is {nic.interface!r}; with VFs it has 1 to {_LONGEST_PF_NAME} characters, so that"
+                " theirs fit",
+                path=f"{source}: nics[{index}].interface",
+            )
         for vf in machine.vfs_of(nic):
             claim(vf.pci_address, f"VF {vf.index} of nics[{index}]")
     for field, names in (
         ("gpus.minor", [str(gpu.minor) for gpu in machine.gpus]),
         ("nics.rdma", [nic.rdma for nic in machine.nics]),
-        ("nics.interface", [nic.interface for nic in machine.nics]),
+        ("nics.verbs", [str(verbs_number(nic)) for nic in machine.nics]),
+        ("nics.interface", [nic.interface for nic in machine.nics if nic.interface]),
     ):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

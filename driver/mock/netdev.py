@@ -69,6 +69,8 @@ def ports(machine: Machine, node_name: str) -> tuple[PfPort, ...]:
     rails = machine.rails()
     found = []
     for nic in machine.nics:
+        if not nic.interface:
+            continue
         rail = rails.get(nic.pci_address)
         found.append(
             PfPort(

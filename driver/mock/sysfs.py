@@ -100,12 +100,14 @@ def _nic(machine: Machine, nic: NicFunction) -> Iterator[Entry]:
     device = f"devices/{nic.path}"
     yield from _function(nic.path, nic.numa_node, kind, model.vendor, model.device, model.driver)
     yield from _rdma(machine, nic.path, nic.rdma, verbs_number(nic))
-    yield Entry(f"{device}/sriov_totalvfs", str(model.total_vfs))
-    yield Entry(f"{device}/sriov_numvfs", str(nic.vfs))
-    net = f"{device}/net/{nic.interface}"
-    yield Entry(f"{net}/speed", str(model.rate_gbit_per_second * 1000))
-    yield Entry(f"{net}/device", target=device)
-    yield Entry(f"class/net/{nic.interface}", target=net)
+    if model.total_vfs:
+        yield Entry(f"{device}/sriov_totalvfs", str(model.total_vfs))
+        yield Entry(f"{device}/sriov_numvfs", str(nic.vfs))
+    if nic.interface:
+        net = f"{device}/net/{nic.interface}"
+        yield Entry(f"{net}/speed", str(model.rate_gbit_per_second * 1000))
+        yield Entry(f"{net}/device", target=device)
+        yield Entry(f"class/net/{nic.interface}", target=net)
     for vf in machine.vfs_of(nic):
         yield from _function(vf.path, nic.numa_node, kind, model.vendor, model.vf_device, model.driver)
         yield from _rdma(machine, vf.path, vf.rdma, vf.verbs)

@@ -7,6 +7,7 @@ import pytest
 
 from driver.devices import Gpu, Inventory, Netdev
 from driver.inventory import HostProbe
+from driver.mock import sysfs
 from driver.mock.machine import Machine
 from driver.mock.nvml import FakeNvml
 
@@ -28,8 +29,8 @@ def netdevs(dgx: Machine) -> Netdevs:
     return Netdevs({address: Netdev(name, index) for index, (address, name) in enumerate(names.items(), 2)})
 
 
-def read(sysfs: Path, netdevs: Netdevs) -> Inventory:
-    return HostProbe(sysfs, netdevs=netdevs).read()
+def read(root: Path, netdevs: Netdevs) -> Inventory:
+    return HostProbe(root, netdevs=netdevs).read()
 
 
 @pytest.mark.usefixtures("nvml")
@@ -38,11 +39,14 @@ def test_a_dgx_h100_is_eight_pairs_of_gpu_and_nic_with_eight_vfs_each(
 ) -> None:
     found = read(dgx_sysfs, netdevs)
     assert found.machine == "NVIDIA DGX H100"
-    assert [gpu.rail for gpu in found.gpus] == [nic.rail for nic in found.nics] == list(range(8))
-    assert [gpu.place.pcie_switch for gpu in found.gpus] == [nic.place.pcie_switch for nic in found.nics]
-    assert [nic.name for nic in found.nics] == [f"mlx5_{n}" for n in (0, 3, 4, 5, 6, 9, 10, 11)]
-    assert {len(nic.vfs) for nic in found.nics} == {8}
+    compute = [nic for nic in found.nics if nic.rail is not None]
+    assert [gpu.rail for gpu in found.gpus] == [nic.rail for nic in compute] == list(range(8))
+    assert [gpu.place.pcie_switch for gpu in found.gpus] == [nic.place.pcie_switch for nic in compute]
+    assert [nic.name for nic in compute] == [f"mlx5_{n}" for n in (0, 3, 4, 5, 6, 9, 10, 11)]
+    assert {len(nic.vfs) for nic in compute} == {8}
     assert {nic.speed_bits_per_second for nic in found.nics} == {400_000_000_000}
+    others = [nic for nic in found.nics if nic.rail is None]
+    assert [(nic.name, nic.vfs) for nic in others] == [(f"mlx5_{n}", ()) for n in (1, 2, 7, 8)]
 
 
 @pytest.mark.usefixtures("nvml")
@@ -66,6 +70,19 @@ def test_a_gpu_without_an_nvml_answer_is_left_out_once_said_and_keeps_the_others
     assert probe.read() == probe.read()
     assert [gpu.rail for gpu in probe.read().gpus] == list(range(1, 8))
     assert sum("0000:1b:00.0" in record.message for record in caplog.records) == 1
+
+
+def test_a_gpu_gone_from_the_bus_keeps_the_others_rails(
+    tmp_path: Path, small_dgx: Machine, netdevs: Netdevs, nvml: FakeNvml
+) -> None:
+    root = sysfs.render(small_dgx, tmp_path)
+    probe = HostProbe(root, netdevs=netdevs)
+    before = {nic.name: nic.rail for nic in probe.read().nics}
+    nvml.lost.add("0000:1b:00.0")
+    (root / "bus/pci/devices/0000:1b:00.0").unlink()
+    found = probe.read()
+    assert [gpu.rail for gpu in found.gpus] == list(range(1, 8))
+    assert {nic.name: nic.rail for nic in found.nics} == before
 
 
 @pytest.mark.usefixtures("nvml")

@@ -107,7 +107,7 @@ def test_probes_never_raise_whatever_is_missing_or_garbled(sysfs_root: Path, see
 
 def test_rdma_names_link_layer_rate_and_character_devices(dgx_sysfs: Path) -> None:
     found = RdmaProbe(dgx_sysfs).read()
-    assert len(found) == 8 + 64
+    assert len(found) == 12 + 64
     pf, vf = found["0000:40:00.0"], found[VF]
     assert (pf.name, pf.link_layer, pf.rate_bits_per_second) == ("mlx5_3", "Ethernet", 400_000_000_000)
     assert pf.char_devices == ("infiniband/uverbs3", "infiniband/rdma_cm")

@@ -75,7 +75,8 @@ def test_two_devices_as_near_to_a_third_are_as_near_to_each_other(a: Place, b: P
 def test_a_dgx_h100_has_eight_rails_in_the_order_of_its_pairs(dgx: Machine) -> None:
     found = dgx.rails()
     assert [found[gpu.pci_address] for gpu in dgx.gpus] == list(range(8))
-    assert [found[nic.pci_address] for nic in dgx.nics] == list(range(8))
+    assert [found[nic.pci_address] for nic in dgx.nics if nic.vfs] == list(range(8))
+    assert not any(nic.pci_address in found for nic in dgx.nics if not nic.vfs)
 
 
 def test_two_pairs_on_one_switch_are_two_rails() -> None:
