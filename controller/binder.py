@@ -27,7 +27,6 @@ from driver.names import CLAIM_FINALIZER
 log = logging.getLogger(__name__)
 
 _CONFLICTS = 5
-_PAUSE_FIRST_SECONDS = 0.2
 _PAUSE_LAST_SECONDS = 5.0
 
 
@@ -41,11 +40,14 @@ class Binder:
         report: Callable[[Outcome], None],
         *,
         writers: int = 8,
+        pause_seconds: float = 0.2,
         utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """`pause_seconds`: the first wait while the API server is away; it doubles."""
         self._client = client
         self._may_write = may_write
         self._report = report
+        self._pause_seconds = pause_seconds
         self._utc_now = utc_now
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(writers, thread_name_prefix="binder")
@@ -74,7 +76,7 @@ class Binder:
     def allocate(self, write: Write) -> Outcome:
         """Write one claim; blocks, while the API server is away, until it is back or the lead is lost."""
         claim, uid = write.claim, write.claim.metadata.uid
-        conflicts, pause = 0, _PAUSE_FIRST_SECONDS
+        conflicts, pause = 0, self._pause_seconds
         read_again = False
         while True:
             try:

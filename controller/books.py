@@ -84,6 +84,7 @@ class Books:
         self._driver_name = driver_name
         self._held: dict[str, Held] = {}
         self._holders: dict[Pool, dict[DeviceId, set[str]]] = {}
+        self._versions: Counter[Pool] = Counter()
         self._addresses: Counter[str] = Counter()
 
     def record(self, uid: str, allocation: AllocationResult | None) -> tuple[set[Pool], list[Duplicate]]:
@@ -112,19 +113,26 @@ class Books:
         """The pool's devices that claims hold, with the claims' UIDs. A live view."""
         return self._holders.get(pool, {})
 
+    def version(self, pool: Pool) -> int:
+        """A number that changes whenever what is held of the pool does."""
+        return self._versions[pool]
+
     @property
     def addresses(self) -> Set[str]:
         """All addresses in use, with prefix length. A live view."""
         return self._addresses.keys()
 
     def _take(self, device: DeviceId, uid: str) -> Duplicate | None:
-        holders = self._holders.setdefault((device.driver, device.pool), {}).setdefault(device, set())
+        pool = (device.driver, device.pool)
+        self._versions[pool] += 1
+        holders = self._holders.setdefault(pool, {}).setdefault(device, set())
         first = next(iter(holders), None)
         holders.add(uid)
         return Duplicate(device, first, uid) if first is not None else None
 
     def _let_go(self, device: DeviceId, uid: str) -> Pool | None:
         pool = (device.driver, device.pool)
+        self._versions[pool] += 1
         holders = self._holders[pool][device]
         holders.discard(uid)
         if holders:

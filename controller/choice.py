@@ -1,8 +1,9 @@
 """One pod, all nodes: where its claims go best, or why nowhere.
 
-Of each node the cheap questions come first: what kube-scheduler would say of the pod (a few comparisons), a
-refusal that is known already (a look-up), then the allocator. Refusals are kept by what the claims ask for,
-since a hundred pods of one Deployment ask the same: they hold until the node's devices change for the better.
+Of each node the cheap questions come first: what kube-scheduler would say of the pod (a few comparisons), an
+answer that is known already (a look-up), then the allocator. Answers are kept by what the claims ask for,
+since a hundred pods of one Deployment ask the same: an allocation holds until the node's devices change, a
+refusal until they change for the better. So each pod costs about one search, for the node that the last took.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from controller.settings import PlacementSettings
 from controller.state import ClusterState, NodeRecord
 from driver.kube.objects import Pod, ResourceClaim
 
-_KEPT_REFUSALS = 200_000
+_KEPT = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Choice:
 
 
 class Chooser:
-    """Looks for the node. Keeps refusals; not thread-safe."""
+    """Looks for the node. Keeps answers; not thread-safe."""
 
     def __init__(self, state: ClusterState, settings: PlacementSettings, cel: CelCache) -> None:
         self._state = state
@@ -58,6 +59,7 @@ class Chooser:
         self._cel = cel
         self._options = Options(driver=settings.driver_name)
         self._refused: dict[tuple[bytes, str], tuple[int, Refusal]] = {}
+        self._allocated: dict[tuple[bytes, str], tuple[int, tuple[int, ...], Allocation]] = {}
 
     def choose(
         self,
@@ -81,6 +83,7 @@ class Chooser:
         Raises:
             TandemError: something about the claims is wrong, wherever they would go.
         """
+        requests = fit.pod_requests(pod)
         misfits: Counter[str] = Counter()
         refusals: list[Refusal] = []
         found: list[Option] = []
@@ -89,12 +92,12 @@ class Chooser:
         for record in self._records(pod, allocated):
             if record.generation <= since or record.node is None:
                 continue
-            reason = self._misfit(pod, allocated, record, left_out)
+            reason = self._misfit(pod, requests, allocated, record, left_out)
             if reason is not None:
                 misfits[reason] += 1
                 continue
             missing = self._sharers_left_out(pod, sharers, record)
-            possible.append((missing, -len(self._state.taken(record)), record.name, record))
+            possible.append((missing, -self._state.taken_count(record), record.name, record))
         # Fullest first, so that the search may end early and still leave whole nodes to who needs them.
         for missing, _, name, record in sorted(possible, key=lambda entry: entry[:3]):
             verdict = self._allocate(wanted, record, shape)
@@ -125,7 +128,12 @@ class Chooser:
             yield record
 
     def _misfit(
-        self, pod: Pod, allocated: Sequence[ResourceClaim], record: NodeRecord, left_out: Mapping[str, float]
+        self,
+        pod: Pod,
+        requests: fit.Amounts,
+        allocated: Sequence[ResourceClaim],
+        record: NodeRecord,
+        left_out: Mapping[str, float],
     ) -> str | None:
         node = record.node
         if node is None:
@@ -140,7 +148,7 @@ class Chooser:
         if pod.spec.node_name:
             return fit.repelled(pod, node)
         used = record.used_beside([pod.metadata.uid], pod.spec.priority or 0)
-        return fit.why_not(pod, node, fit.pod_requests(pod), used)
+        return fit.why_not(pod, node, requests, used)
 
     @staticmethod
     def _sharers_left_out(pod: Pod, sharers: Sequence[Pod], record: NodeRecord) -> int:
@@ -165,16 +173,23 @@ class Chooser:
         known = self._refused.get(key)
         if known is not None and known[0] == record.devices_generation:
             return known[1]
+        version = self._state.taken_version(record)
+        kept = self._allocated.get(key)
+        if kept is not None and kept[:2] == (record.devices_generation, version):
+            return kept[2]
         devices = self._state.devices(record)
         if devices is None:
             return Refusal(claim="", subject="node", message="the node has no devices")
         verdict = allocate(
             wanted, devices, self._state.classes, self._state.taken(record), self._options, self._cel
         )
+        if len(self._refused) + len(self._allocated) >= _KEPT:
+            self._refused.clear()
+            self._allocated.clear()
         if isinstance(verdict, Refusal):
-            if len(self._refused) >= _KEPT_REFUSALS:
-                self._refused.clear()
             self._refused[key] = (record.devices_generation, verdict)
+        else:
+            self._allocated[key] = (record.devices_generation, version, verdict)
         return verdict
 
 

@@ -45,6 +45,7 @@ class NodeRecord:
     generation: int = 0
     devices_generation: int = 0
     index: NodeDevices | None = None
+    pools: tuple[Pool, ...] = ()
 
     def used_beside(self, uids: Iterable[str], priority: int) -> dict[str, int]:
         """What all but the pods named take, as far as it counts for a pod of this priority."""
@@ -114,8 +115,15 @@ class ClusterState:
 
     def taken(self, record: NodeRecord) -> set[DeviceId]:
         """Devices of the node's pools that claims hold."""
-        pools = {(s.spec.driver, s.spec.pool.name) for s in record.slices.values()}
-        return {device for pool in pools for device in self.books.taken(pool)}
+        return {device for pool in record.pools for device in self.books.taken(pool)}
+
+    def taken_count(self, record: NodeRecord) -> int:
+        """How many they are."""
+        return sum(len(self.books.taken(pool)) for pool in record.pools)
+
+    def taken_version(self, record: NodeRecord) -> tuple[int, ...]:
+        """Changes whenever they do."""
+        return tuple(self.books.version(pool) for pool in record.pools)
 
     def claims_of(self, pod: Pod) -> list[ResourceClaim] | None:
         """The pod's claims, in its order; None while one of them is not there."""
@@ -206,7 +214,9 @@ class ClusterState:
             self._record(new.spec.node_name).slices[new.metadata.name] = new
             self._pool_node[(new.spec.driver, new.spec.pool.name)] = new.spec.node_name
         for name in {s.spec.node_name for s in (old, new) if s is not None and s.spec.node_name}:
-            self._record(name).index = None
+            record = self._record(name)
+            record.index = None
+            record.pools = tuple({(s.spec.driver, s.spec.pool.name) for s in record.slices.values()})
             self._changed(name, devices=True)
 
     def apply_class(self, old: DeviceClass | None, new: DeviceClass | None) -> None:

@@ -35,11 +35,12 @@ class ModelCluster:
     settings: PlacementSettings = field(default_factory=PlacementSettings)
     now: float = 0.0
     slow: bool = False
+    subnets: RailSubnets = field(default_factory=lambda: RailSubnets(IPv4Network("10.200.0.0/16"), 24))
 
     def __post_init__(self) -> None:
         self.version = 100
         self.state = ClusterState(self.settings.driver_name)
-        self.placer = Placer(self.state, self.settings, RailSubnets(IPv4Network("10.200.0.0/16"), 24), CEL)
+        self.placer = Placer(self.state, self.settings, self.subnets, CEL)
         self.claims: dict[str, ResourceClaim] = {}
         self.pods: dict[str, Pod] = {}
         self.allocated: list[tuple[float, Key, str]] = []  # when, pod, node

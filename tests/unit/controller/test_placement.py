@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from ipaddress import IPv4Network
 from typing import Any
 
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from controller.addresses import RailSubnets
 from driver.devices import Tier
 from driver.kube.objects import AllocationResult, OwnerReference, ResourceClaim
 from tests.unit.controller.model import ModelCluster
@@ -20,9 +22,10 @@ def a_cluster(nodes: int = 2, **settings: Any) -> ModelCluster:
 
 
 def wish(cluster: ModelCluster, name: str, **claim: Any) -> None:
-    """A claim and the pod that waits for it."""
-    cluster.put_claim(a_claim(f"{name}-claim", **claim))
-    cluster.put_pod(a_pod(name, [f"{name}-claim"]))
+    """A claim and the pod that waits for it, with UIDs that were never there before."""
+    cluster.version += 1
+    cluster.put_claim(a_claim(f"{name}-claim", uid=f"claim-{cluster.version}", **claim))
+    cluster.put_pod(a_pod(name, [f"{name}-claim"], uid=f"pod-{cluster.version}"))
 
 
 def test_a_pod_gets_a_pair_on_one_switch_with_interface_and_address() -> None:
@@ -460,3 +463,21 @@ def test_whatever_happens_no_device_has_two_claims_and_nobody_is_allocated_too_o
     if not any(what in ("delete", "bind") for what, _ in events):
         for times in tries.values():
             assert all(sum(1 for at in times if start <= at < start + 60) <= 4 for start in times)
+
+
+def test_where_a_rail_has_no_address_left_nothing_is_taken_and_the_pod_waits_for_one() -> None:
+    cluster = ModelCluster(
+        subnets=RailSubnets(IPv4Network("10.0.0.0/29"), 30)
+    )  # two rails, two addresses each
+    cluster.add_node(a_node("n0"), slices_of("n0", an_inventory(pairs=1, vfs=4)))
+    for index in range(3):
+        wish(cluster, f"p{index}", gpus=0, nics=1)
+    cluster.run()
+    assert cluster.node_of("p1-claim") == "n0"
+    assert cluster.node_of("p2-claim") is None
+    assert "no free address" in cluster.messages("p2-claim", "Unsatisfiable")[0]
+    assert cluster.state.assumed == {}
+    cluster.delete_pod("p0")
+    cluster.delete_claim("p0-claim")
+    cluster.wait(1)
+    assert [i.addresses for i in cluster.placement_of("p2-claim").interfaces] == [("10.0.0.1/30",)]
