@@ -2,8 +2,8 @@
 
 A device is one line, ``gpu-0: type=gpu pcieRoot=r0 mem~80Gi !key:NoSchedule``: ``name=value`` is an attribute
 (an integer if it looks like one, true and false are booleans, ``v1.2.3`` a version), ``name~value`` a
-capacity, ``!key:effect`` a taint, ``-set.counter=value`` a consumption. ``gpu-[0-7]: rail=#`` is eight of them,
-# their number. pcieRoot, numaNode and pciBusID get Kubernetes' domain, other attributes stay unqualified.
+capacity, ``!key:effect`` a taint, ``-set.counter=value`` a consumption. ``gpu-[0-7]: rail=#`` is eight of
+them, # their number. pcieRoot, numaNode and pciBusID get Kubernetes' domain, others stay unqualified.
 """
 
 from __future__ import annotations
@@ -82,6 +82,18 @@ def slices(
     counters: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[ResourceSlice]:
     devices = [device(one, managed=managed) for line in lines for one in expand(line)]
+    return of_devices(devices, counters, driver=driver, pool=pool, node=node, cut=cut)
+
+
+def of_devices(
+    devices: Sequence[Device],
+    counters: Mapping[str, Mapping[str, str]] | None = None,
+    *,
+    driver: str = DRIVER_NAME,
+    pool: str = "pool",
+    node: str = "node",
+    cut: int = 128,
+) -> list[ResourceSlice]:
     parts = [devices[i : i + cut] for i in range(0, len(devices), cut)] or [[]]
     sets = [
         {"name": name, "counters": {c: {"value": v} for c, v in values.items()}}

@@ -1,0 +1,296 @@
+"""Holds an allocation against the rules, and finds by brute force what is possible.
+
+It shares no code with the search. Rules after resource.k8s.io/v1 (Kubernetes 1.36) and the Alignment config;
+everything is done the slow and obvious way, on small cases only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import msgspec
+
+from driver.kube.objects import Device, DeviceClass, DeviceToleration, ResourceClaim
+
+DOMAIN = "tandem-dra.io"
+LEVELS = (
+    ("PIX", f"{DOMAIN}/pcieSwitch"),
+    ("PXB", f"{DOMAIN}/pcieRootPort"),
+    ("PHB", "resource.kubernetes.io/pcieRoot"),
+    ("NODE", "resource.kubernetes.io/numaNode"),
+)
+TIERS = ("PIX", "PXB", "PHB", "NODE", "SYS")
+
+Matcher = Callable[[str, Device], bool]
+"""Says whether a selector's expression holds for a device."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pool of one node; plain numbers as counters."""
+
+    devices: Sequence[Device]
+    classes: Mapping[str, DeviceClass]
+    claims: Sequence[ResourceClaim]
+    taken: frozenset[str] = frozenset()
+    counters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    managed: bool = True
+
+
+@dataclass(frozen=True)
+class Part:
+    """One request as it is to be met."""
+
+    claim: int
+    name: str
+    main: str
+    candidates: tuple[Device, ...]
+    count: int
+
+
+Placement = Mapping[tuple[int, str], tuple[str, ...]]
+"""Device names by claim and request."""
+
+
+def attribute(device: Device, name: str) -> object:
+    """The typed value; None where there is none."""
+    found = device.attributes.get(name)
+    if found is None and name.startswith(f"{DOMAIN}/"):
+        found = device.attributes.get(name.removeprefix(f"{DOMAIN}/"))
+    if found is None:
+        return None
+    return tuple(sorted(msgspec.to_builtins(found).items()))
+
+
+def tier(a: Device, b: Device) -> str:
+    """Nearest level with the same value on both."""
+    for name, key in LEVELS:
+        if attribute(a, key) is not None and attribute(a, key) == attribute(b, key):
+            return name
+    return "SYS"
+
+
+def usable(case: Case, device: Device, tolerations: Sequence[DeviceToleration]) -> bool:
+    """Free, handed to the controller, no taint in the way."""
+    if device.name in case.taken:
+        return False
+    ours = [t for t in device.taints if t.key == "tandem-dra.io/controller" and t.effect == "NoSchedule"]
+    if case.managed and not ours:
+        return False
+    for taint in device.taints:
+        if taint.effect == "None" or taint.key == "tandem-dra.io/controller":
+            continue
+        if not any(
+            (not t.key or t.key == taint.key)
+            and (not t.effect or t.effect == taint.effect)
+            and (t.operator == "Exists" or t.value == taint.value)
+            for t in tolerations
+        ):
+            return False
+    return True
+
+
+def choices(case: Case, matcher: Matcher) -> Iterator[list[Part]]:
+    """All ways to choose subrequests, in order of preference."""
+    options = []
+    for index, claim in enumerate(case.claims):
+        for request in claim.spec.devices.requests:
+            wishes = [(request.name, request.exactly)] if request.exactly else []
+            wishes += [(f"{request.name}/{s.name}", s) for s in request.first_available]  # type: ignore[misc]
+            parts = []
+            for name, wish in wishes:
+                assert wish is not None
+                expressions = [
+                    s.cel.expression
+                    for s in [*case.classes[wish.device_class_name].spec.selectors, *wish.selectors]
+                    if s.cel
+                ]
+                matching = [d for d in case.devices if all(matcher(e, d) for e in expressions)]
+                if case.managed:
+                    matching = [
+                        d for d in matching if any(t.key == "tandem-dra.io/controller" for t in d.taints)
+                    ]
+                free = tuple(d for d in matching if usable(case, d, wish.tolerations))
+                count = len(matching) if wish.allocation_mode == "All" else wish.count
+                parts.append(Part(index, name, request.name, free, count))
+            options.append(parts)
+    return (list(parts) for parts in itertools.product(*options))
+
+
+def placements(case: Case, parts: Sequence[Part]) -> Iterator[Placement]:
+    """All ways to give devices to these parts such that every rule holds, pairs aside."""
+
+    def place(index: int, so_far: dict[tuple[int, str], tuple[str, ...]]) -> Iterator[Placement]:
+        if index == len(parts):
+            if not broken(case, parts, so_far):
+                yield dict(so_far)
+            return
+        part = parts[index]
+        used = {name for names in so_far.values() for name in names}
+        free = [d.name for d in part.candidates if d.name not in used]
+        for names in itertools.combinations(free, part.count):
+            so_far[part.claim, part.name] = names
+            yield from place(index + 1, so_far)
+            del so_far[part.claim, part.name]
+
+    if all(part.count for part in parts):
+        yield from place(0, {})
+
+
+def broken(case: Case, parts: Sequence[Part], placement: Placement) -> list[str]:
+    """The rules that a placement breaks, pairs aside."""
+    faults = []
+    by_name = {d.name: d for d in case.devices}
+    given = [name for names in placement.values() for name in names]
+    faults += [f"{name} is given twice" for name, n in Counter(given).items() if n > 1]
+    for part in parts:
+        names = placement.get((part.claim, part.name), ())
+        allowed = {d.name for d in part.candidates}
+        if len(names) != part.count:
+            faults.append(f"{part.name} has {len(names)} of {part.count}")
+        faults += [f"{name} is no candidate of {part.name}" for name in names if name not in allowed]
+    for index, claim in enumerate(case.claims):
+        total = sum(len(names) for (owner, _), names in placement.items() if owner == index)
+        if total > 32:
+            faults.append("more than 32 results")
+        for constraint in claim.spec.devices.constraints:
+            mine = [
+                by_name[name]
+                for part in parts
+                if part.claim == index
+                and (
+                    not constraint.requests
+                    or part.main in constraint.requests
+                    or part.name in constraint.requests
+                )
+                for name in placement.get((index, part.name), ())
+            ]
+            key = constraint.match_attribute or constraint.distinct_attribute or ""
+            values = [attribute(d, key) for d in mine]
+            if None in values:
+                faults.append(f"a device lacks {key}")
+            if constraint.match_attribute and len(set(values)) > 1:
+                faults.append(f"{key} does not match")
+            if constraint.distinct_attribute and len(set(values)) < len(values):
+                faults.append(f"{key} is not distinct")
+    for set_name, counters in case.counters.items():
+        for counter, limit in counters.items():
+            spent, before = (
+                sum(
+                    Fraction(use.counters[counter].value)
+                    for name in names
+                    for use in by_name[name].consumes_counters
+                    if use.counter_set == set_name and counter in use.counters
+                )
+                for names in (set(given), case.taken)
+            )
+            if spent and spent + before > Fraction(limit):
+                faults.append(f"{counter} of {set_name} is overdrawn")
+    return faults
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An Alignment that applies, with the devices of its two requests."""
+
+    gpus: tuple[str, ...]
+    nics: tuple[str, ...]
+    ranks: Mapping[str, int]
+
+
+def alignments(case: Case, parts: Sequence[Part], placement: Placement) -> list[Wanted]:
+    """The claims' Alignments as far as both requests are among the parts."""
+    answer = []
+    for index, claim in enumerate(case.claims):
+        names = {name: part for part in parts if part.claim == index for name in (part.main, part.name)}
+        for config in claim.spec.devices.config:
+            document = msgspec.json.decode(config.opaque.parameters) if config.opaque else {}
+            if document.get("kind") != "Alignment":
+                continue
+            gpus, nics = (names.get(document["pairs"][side]) for side in ("gpus", "nics"))
+            if gpus is None or nics is None:
+                continue
+            order = [*document.get("prefer", TIERS)]
+            order += [t for t in TIERS if t not in order]
+            allowed = TIERS[: TIERS.index(document.get("require", "SYS")) + 1]
+            ranks = {name: rank for rank, name in enumerate(t for t in order if t in allowed)}
+            answer.append(Wanted(placement[index, gpus.name], placement[index, nics.name], ranks))
+    return answer
+
+
+def pairings(case: Case, wanted: Wanted) -> Iterator[Counter[int]]:
+    """Ranks of the pairs, for every even way to pair these devices."""
+    by_name = {d.name: d for d in case.devices}
+    many, few = sorted((wanted.gpus, wanted.nics), key=len, reverse=True)
+    low, high = len(many) // len(few), -(-len(many) // len(few))
+    for mates in itertools.product(few, repeat=len(many)):
+        loads = Counter(mates)
+        if not all(low <= loads[name] <= high for name in few):
+            continue
+        tiers = [tier(by_name[a], by_name[b]) for a, b in zip(many, mates, strict=True)]
+        if all(t in wanted.ranks for t in tiers):
+            yield Counter(wanted.ranks[t] for t in tiers)
+
+
+def goodness(ranks: Counter[int]) -> tuple[int, ...]:
+    """More of the best rank is better, then of the next."""
+    return tuple(ranks[rank] for rank in range(5))
+
+
+def best(case: Case, matcher: Matcher) -> tuple[list[str], tuple[int, ...]] | None:
+    """The requests (or subrequests) that come first among what is possible, and the best pairs with them."""
+    for parts in choices(case, matcher):
+        found: tuple[int, ...] | None = None
+        for placement in placements(case, parts):
+            options = [list(pairings(case, w)) for w in alignments(case, parts, placement)]
+            for combination in itertools.product(*options):
+                value = goodness(sum(combination, Counter()))
+                found = value if found is None or value > found else found
+        if found is not None:
+            return [part.name for part in parts], found
+    return None
+
+
+def violations(
+    case: Case,
+    matcher: Matcher,
+    results: Sequence[Sequence[tuple[str, str]]],
+    pairs: Sequence[Sequence[tuple[str, str, str]]],
+) -> list[str]:
+    """What is wrong with an allocation: by claim (request, device) in order, and (gpu, nic, tier)."""
+    named = {(i, request) for i, claim in enumerate(results) for request, _ in claim}
+    for parts in choices(case, matcher):
+        if {(part.claim, part.name) for part in parts} == named:
+            break
+    else:
+        return [f"no choice of subrequests gives {sorted(named)}"]
+    placement = {
+        (part.claim, part.name): tuple(d for request, d in results[part.claim] if request == part.name)
+        for part in parts
+    }
+    faults = broken(case, parts, placement)
+    by_name = {d.name: d for d in case.devices}
+    all_pairs = [pair for claim in pairs for pair in claim]
+    for gpu, nic, said in all_pairs:
+        if tier(by_name[gpu], by_name[nic]) != said:
+            faults.append(f"{gpu} and {nic} are not {said}")
+    expected = 0
+    for wanted in alignments(case, parts, placement):
+        mine = [p for p in all_pairs if p[0] in wanted.gpus and p[1] in wanted.nics]
+        size = max(len(wanted.gpus), len(wanted.nics))
+        expected += size
+        for side, names in ((0, wanted.gpus), (1, wanted.nics)):
+            loads = Counter(p[side] for p in mine)
+            low, high = size // len(names), -(-size // len(names))
+            if len(mine) != size or not all(low <= loads[name] <= high for name in names):
+                faults.append(f"pairs {mine} are not even over {names}")
+            if list(names) != list(dict.fromkeys(p[side] for p in mine)):
+                faults.append(f"results {names} are not in the order of the pairs")
+        faults += [f"{p} is worse than required" for p in mine if p[2] not in wanted.ranks]
+    if len(all_pairs) != expected:
+        faults.append(f"{len(all_pairs)} pairs, not {expected}")
+    return faults

@@ -1,0 +1,224 @@
+"""Laws of the allocator: what it returns keeps every rule, and it finds what brute force finds, as good."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from controller.allocator.candidates import Options
+from controller.allocator.cel import CelCache
+from controller.allocator.model import DeviceId, NodeDevices
+from controller.allocator.solve import allocate
+from controller.allocator.verdict import Allocation, Refusal
+from driver.kube.objects import Device, ResourceClaim
+from driver.names import DRIVER_NAME
+from tests.unit.allocator import world
+from tests.unit.allocator.checker import Case, best, goodness, violations
+
+CEL = CelCache()
+CLASSES = world.classes()
+ATTRIBUTES = ("resource.kubernetes.io/pcieRoot", "resource.kubernetes.io/numaNode", "tandem-dra.io/color")
+
+
+def color_is(number: int) -> str:
+    return f'device.attributes["tandem-dra.io"].?color.orValue(-1) == {number}'
+
+
+def matches(expression: str, device: Device) -> bool:
+    """The selectors of these tests, said in Python."""
+    kind, color = device.attributes.get("type"), device.attributes.get("color")
+    meanings = {
+        CLASSES["gpu"].spec.selectors[0].cel.expression: kind is not None and kind.string == "gpu",  # type: ignore[union-attr]
+        CLASSES["nic"].spec.selectors[0].cel.expression: kind is not None and kind.string in ("nic", "vf"),  # type: ignore[union-attr]
+        "true": True,
+        color_is(0): color is not None and color.int_ == 0,
+        color_is(1): color is not None and color.int_ == 1,
+    }
+    return meanings[expression]
+
+
+def run(case: Case, *, steps: int = 20_000) -> Allocation | Refusal:
+    slices = world.of_devices(case.devices, case.counters)
+    node = NodeDevices.build(slices, world.node())
+    taken = {DeviceId(DRIVER_NAME, "pool", name) for name in case.taken}
+    return allocate(
+        case.claims, node, case.classes, taken, Options(managed_only=case.managed, steps=steps), CEL
+    )
+
+
+def outcome(answer: Allocation) -> tuple[list[list[tuple[str, str]]], list[list[tuple[str, str, str]]]]:
+    results = [[(r.request, r.device) for r in one.result.devices.results] for one in answer.claims]
+    pairs = [[(p.gpu.id.device, p.nic.id.device, p.tier.name) for p in one.pairs] for one in answer.claims]
+    return results, pairs
+
+
+def check(case: Case) -> None:
+    answer = run(case)
+    found = best(case, matches)
+    if isinstance(answer, Refusal):
+        event("refused")
+        assert not answer.gave_up
+        assert not answer.unsupported
+        assert found is None, f"{answer.message}, but there is {found}"
+        return
+    event("placed")
+    results, pairs = outcome(answer)
+    assert violations(case, matches, results, pairs) == []
+    assert found is not None
+    names, goal = found
+    assert sorted({request for claim in results for request, _ in claim}) == sorted(set(names))
+    assert goodness(_ranks(case.claims, pairs)) == goal
+
+
+def _ranks(claims: Sequence[ResourceClaim], pairs: Sequence[Sequence[tuple[str, str, str]]]) -> Counter[int]:
+    """All alignments of these tests prefer in the tiers' order, so a tier's number is its rank."""
+    order = {name: rank for rank, name in enumerate(("PIX", "PXB", "PHB", "NODE", "SYS"))}
+    return Counter(order[tier] for claim in pairs for _, _, tier in claim)
+
+
+@st.composite
+def devices(draw: st.DrawFn, *, most: int = 7, counters: bool = False, mixed: bool = False) -> list[Device]:
+    """`mixed`: GPUs and VFs by turns, most of them free to take."""
+    lines = []
+    for number in range(draw(st.integers(most - 2 if mixed else 3, most))):
+        kind = ("gpu", "vf")[number % 2] if mixed else draw(st.sampled_from(["gpu", "vf"]))
+        root = draw(st.integers(0, 2))
+        words = [f"{kind}-{number}: type={kind}"]
+        words += draw(st.sampled_from([[f"pcieRoot=r{root}", f"numaNode={root // 2}"], ["numaNode=0"], []]))
+        if len(words) == 3 and draw(st.booleans()):
+            words.append(f"pcieSwitch=s{root}")
+        if draw(st.booleans()):
+            words.append(f"color={draw(st.integers(0, 1))}")
+        words += draw(
+            st.sampled_from([[], [], [], [], [], ["!broken:NoSchedule"], ["!tandem-dra.io/held:None"]])
+        )
+        if counters:
+            words += draw(st.sampled_from([[], ["-s.a=1"], ["-s.a=2", "-s.b=1"], ["-s.b=2"]]))
+        lines.append(" ".join(words))
+    return [world.device(line, managed=mixed or draw(st.integers(0, 19)) > 0) for line in lines]
+
+
+@st.composite
+def requests(draw: st.DrawFn, name: str, *, several: bool = False) -> str:
+    def one() -> str:
+        text = draw(st.sampled_from(["gpu", "nic", "any"]))
+        text += draw(st.sampled_from(["", "", "", "", "", " x2", " x2", " x3", " all"]))
+        text += draw(st.sampled_from(["", "", "", " +broken:"]))
+        return text + draw(st.sampled_from(["", "", "", "", f" if {color_is(0)}", f" if {color_is(1)}"]))
+
+    options = [one() for _ in range(draw(st.integers(1, 3)) if several else 1)]
+    return f"{name}: {' | '.join(options)}"
+
+
+@st.composite
+def claims(draw: st.DrawFn, *, flexible: bool = False) -> list[ResourceClaim]:
+    answer = []
+    for number in range(draw(st.integers(1, 2))):
+        names = [f"r{i}" for i in range(draw(st.integers(1, 3 - number)))]
+        some = st.lists(st.sampled_from(names), unique=True)
+        rules = st.just([]) | st.lists(st.tuples(st.sampled_from(ATTRIBUTES), some), max_size=2)
+        answer.append(
+            world.claim(
+                [draw(requests(name, several=flexible)) for name in names],
+                name=f"c{number}",
+                match=draw(rules),
+                distinct=draw(st.just([]) | rules),
+            )
+        )
+    return answer
+
+
+LAW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def make(
+    found: Sequence[Device],
+    wanted: Sequence[ResourceClaim],
+    taken: set[int],
+    counters: Mapping[str, Mapping[str, str]],
+) -> Case:
+    names = frozenset(found[i].name for i in taken if i < len(found))
+    return Case(found, CLASSES, wanted, names, counters)
+
+
+@LAW
+@given(devices(), claims(), st.sets(st.integers(0, 6), max_size=2))
+def test_exact_requests_are_met_when_they_can_be(
+    found: list[Device], wanted: list[ResourceClaim], taken: set[int]
+) -> None:
+    check(make(found, wanted, taken, {}))
+
+
+@LAW
+@given(devices(most=6), claims(flexible=True))
+def test_the_first_possible_subrequests_are_chosen(found: list[Device], wanted: list[ResourceClaim]) -> None:
+    check(make(found, wanted, set(), {}))
+
+
+@LAW
+@given(devices(counters=True), claims(), st.sets(st.integers(0, 6), max_size=2), st.integers(1, 4))
+def test_counters_are_never_overdrawn(
+    found: list[Device], wanted: list[ResourceClaim], taken: set[int], limit: int
+) -> None:
+    check(make(found, wanted, taken, {"s": {"a": str(limit), "b": "3"}}))
+
+
+@st.composite
+def aligned(draw: st.DrawFn) -> list[ResourceClaim]:
+    answer = []
+    for number in range(draw(st.integers(1, 2))):
+        more = {"require": draw(st.sampled_from(["PIX", "PHB", "NODE", "SYS", "SYS"]))}
+        gpus, nics = draw(
+            st.sampled_from([(1, 1), (1, 1), (2, 2), (2, 2), (1, 2), (2, 1), (3, 1), (1, 3), (3, 2)])
+        )
+        wanted = [f"gpu: gpu x{gpus}", f"nic: nic x{nics}"]
+        if draw(st.integers(0, 3)) == 0:
+            wanted.append(draw(requests("other")))
+        match = draw(st.sampled_from([[], [], [], [(ATTRIBUTES[1], ["gpu", "nic"])]]))
+        distinct = draw(st.sampled_from([[], [], [], [(ATTRIBUTES[0], ["nic"])]]))
+        answer.append(
+            world.claim(
+                wanted, name=f"c{number}", match=match, distinct=distinct, config=[world.alignment(**more)]
+            )
+        )
+    return answer
+
+
+@settings(LAW, max_examples=250)
+@given(devices(most=8, mixed=True), aligned())
+def test_pairs_are_as_near_as_the_best(found: list[Device], wanted: list[ResourceClaim]) -> None:
+    check(make(found, wanted, set(), {}))
+
+
+@LAW
+@given(devices(most=8, mixed=True), aligned())
+def test_equal_questions_get_equal_answers(found: list[Device], wanted: list[ResourceClaim]) -> None:
+    case = make(found, wanted, set(), {})
+    assert run(case) == run(case)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "wanted", "nic_roots", "vfs"), [(8, 4, 3, 16), (8, 5, 4, 8), (8, 8, 7, 32), (16, 16, 15, 64)]
+)
+@pytest.mark.parametrize("how", ["matchAttribute", "Alignment"])
+def test_pigeonholes_are_refused_at_once(gpus: int, wanted: int, nic_roots: int, vfs: int, how: str) -> None:
+    lines = [f"gpu-{i}: type=gpu pcieRoot=r{i} pcieSwitch=s{i}" for i in range(gpus)]
+    lines += [f"vf-{i}-[1-{vfs}]: type=vf pcieRoot=r{i} pcieSwitch=s{i}" for i in range(nic_roots)]
+    if how == "Alignment":
+        claim = world.claim(
+            [f"gpu: gpu x{wanted}", f"nic: nic x{wanted}"], config=[world.alignment(require="PIX")]
+        )
+    else:
+        claim = world.claim(
+            [f"{kind}{i}: {kind}" for i in range(wanted) for kind in ("gpu", "nic")],
+            match=[(ATTRIBUTES[0], [f"gpu{i}", f"nic{i}"]) for i in range(wanted)],
+        )
+    node = NodeDevices.build(world.slices(lines, managed=True, cut=64), world.node())
+    answer = allocate([claim], node, CLASSES, set(), Options(steps=1), CEL)
+    assert isinstance(answer, Refusal)
+    assert not answer.gave_up
+    assert str(nic_roots) in answer.message
