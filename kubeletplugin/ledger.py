@@ -2,10 +2,9 @@
 
 What the API says of a device and what runs on the node differ at times (a pod deleted with grace 0, a
 kubelet that was away); the ledger is what the node goes by. An intent is written before the act, the
-result after it, each in one transaction. Of a claim it is on the disk when the method returns; of an
-attachment it survives the process, which is all that is needed, since a power loss undoes attachments as
-well. That no device is in two prepared claims is a unique index, so that not even two plugin processes
-can break it.
+result after it, each in one transaction. A claim's result is on the disk when the method returns. Intents
+and attachments survive the process, which is all they need: a power loss undoes what they speak of. That no
+device is in two prepared claims is a unique index, so that not even two plugin processes can break it.
 """
 
 from __future__ import annotations
@@ -174,7 +173,7 @@ class Ledger:
             DeviceHeldError: another claim has one of them; nothing is written.
             LedgerError: the claim is there already, or SQLite failed.
         """
-        with self._db.write() as db:
+        with self._db.write(durable=False) as db:
             for device in plan.devices:
                 row = db.execute(
                     "SELECT uid, namespace, name FROM claims JOIN devices ON claim_uid = uid"
@@ -218,7 +217,7 @@ class Ledger:
 
     def begin_unprepare(self, uid: str) -> ClaimRecord | None:
         """→ `unpreparing`: no ADD gets its NICs any more. Returns the claim, None if it is not there."""
-        with self._db.write() as db:
+        with self._db.write(durable=False) as db:
             db.execute(
                 "UPDATE claims SET state = 'unpreparing', owner = ? WHERE uid = ?", (self.instance, uid)
             )

@@ -195,7 +195,7 @@ class Plugin:
             cdi_files=CdiFiles(settings.cdi_dir, settings.driver_name),
             records=PodRecords(settings.records_dir),
             on_prepared=self._status.changed,
-            on_freed=self._freed,
+            on_freed=lambda _: self._sweeper.report(),
             on_held=lambda uid: self._sweeper.conflict(self._preparer, uid),
         )
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="claim")
@@ -214,10 +214,6 @@ class Plugin:
 
     def _look_up(self, namespace: str, name: str, pod_uid: str) -> None:
         self._preparer.look_up(namespace, name, pod_uid)
-
-    def _freed(self, _claim_uid: str) -> None:
-        self._sweeper.report()
-        self._wake.set()  # a mock's VF may have died with its pod
 
     def _cni(self, call: CniCall, netns: int | None) -> Reply:
         reply = self._engine.handle(call, netns)

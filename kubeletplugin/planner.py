@@ -151,17 +151,6 @@ def variable(device: str) -> str:
     return f"TANDEM_{device.upper().replace('-', '_')}"
 
 
-def missing(claim: AllocatedClaim, facts: NodeFacts) -> bool:
-    """Would fresher facts help: is a device, or a NIC's interface, not in these?"""
-    gpus = {device_name(TYPE_GPU, gpu.pci_address) for gpu in facts.inventory.gpus}
-    functions = _functions(facts.inventory)
-    for result in claim.devices:
-        function = functions.get(result.device)
-        if result.device not in gpus and (function is None or function.netdev is None):
-            return True
-    return False
-
-
 def _functions(inventory: Inventory) -> Mapping[str, Nic | Vf]:
     found: dict[str, Nic | Vf] = {}
     for nic in inventory.nics:

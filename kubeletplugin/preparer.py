@@ -27,7 +27,7 @@ from kubeletplugin import cdi, claims, planner, podrecords
 from kubeletplugin.attach.locks import KeyedLocks
 from kubeletplugin.claims import AllocatedClaim, ClaimError, ClaimNotReadyError
 from kubeletplugin.ledger import ClaimRecord, DeviceHeldError, Ledger
-from kubeletplugin.planner import NodeFacts, Plan
+from kubeletplugin.planner import DeviceMissingError, NodeFacts, Plan
 from kubeletplugin.steps import step
 
 log = logging.getLogger(__name__)
@@ -271,7 +271,7 @@ class Preparer:
             self._ledger.finish_prepare(ref.uid, now.consumers)
             if set(now.consumers) - set(plan.consumers):
                 self._write_files(ref.uid)
-        except BaseException:
+        except Exception:
             try:
                 self._take_back(ref.uid)
             except TandemError as error:
@@ -296,14 +296,17 @@ class Preparer:
     def _record(self, claim: AllocatedClaim, wait_seconds: float) -> Plan:
         """Plan and write the intent, waiting for devices that other claims still have."""
         deadline = time.monotonic() + wait_seconds
+        fresh = False
         while True:
-            facts = self._machine.facts()
-            if planner.missing(claim, facts):
-                facts = self._machine.facts(fresh=True)
+            facts = self._machine.facts(fresh=fresh)
             try:
                 with self._planning:
                     plan = planner.plan(claim, facts, self._interfaces_of_pods(claim))
                     self._ledger.begin_prepare(plan)
+            except DeviceMissingError:
+                if fresh:
+                    raise
+                fresh = True  # it may have come since the last look
             except DeviceHeldError as held:
                 self._await_end(claim, held, deadline)
             else:
