@@ -73,7 +73,7 @@ class Builder:
         demands = [
             Demand(
                 claim=c.ask.claim,
-                request=c.ask.request,
+                label=f'{claims[c.ask.claim].name + ": " if several else ""}request "{c.ask.request}"',
                 count=wanted(c.ask, c.found),
                 kinds={k: kinds[k].seats for k in range(len(kinds)) if group in wanted_by[k]},
             )
@@ -97,7 +97,7 @@ class Builder:
                         demand = demands[i]
                         demands[i] = Demand(
                             demand.claim,
-                            demand.request,
+                            demand.label,
                             demand.count,
                             {k: n for k, n in demand.kinds.items() if k in having},
                         )
@@ -140,7 +140,7 @@ class Builder:
                     place=first.place,
                     seats=len(indices),
                     cost=self._stranding.cost(first),
-                    avoid=self._avoid(first),
+                    avoid=self._avoid(first) + self._stranding.crowd(first),
                 )
             )
             mask = groups_of[indices[0]]
@@ -194,19 +194,24 @@ class _Stranding:
                 of = self._gpus if kind == TYPE_GPU else self._nics
                 of[switch] = of.get(switch, 0) + 1
 
+    def crowd(self, device: PoolDevice) -> int:
+        """Free GPUs on the device's NUMA node: the one that is fullest already is filled up first."""
+        place = device.place
+        if place.numa_node is None:
+            return 0
+        return min(self._gpus_by_numa.get((device.id.pool, place.numa_node), 0), _BESIDE_PAIR - 1)
+
     def cost(self, device: PoolDevice) -> int:
-        """Least for what has no free mate, then for the NUMA node that is fullest already."""
-        kind, place = _type(device), device.place
-        crowd = 0 if place.numa_node is None else self._gpus_by_numa.get((device.id.pool, place.numa_node), 0)
-        crowd = min(crowd, _BESIDE_PAIR - 1)
-        if place.pcie_switch is None or kind not in (TYPE_GPU, TYPE_NIC, TYPE_VF):
-            return crowd
-        gpus, nics = self._gpus.get(place.pcie_switch, 0), self._nics.get(place.pcie_switch, 0)
+        """Nothing for what has no free mate on its switch."""
+        kind, switch = _type(device), device.place.pcie_switch
+        if switch is None or kind not in (TYPE_GPU, TYPE_NIC, TYPE_VF):
+            return 0
+        gpus, nics = self._gpus.get(switch, 0), self._nics.get(switch, 0)
         if kind == TYPE_GPU:
-            return crowd + (_BREAKS_PAIR if nics else 0)
+            return _BREAKS_PAIR if nics else 0
         if not gpus:
-            return crowd
-        return crowd + (_BESIDE_PAIR if nics > gpus else _BREAKS_PAIR)
+            return 0
+        return _BESIDE_PAIR if nics > gpus else _BREAKS_PAIR
 
 
 def values_of(device: PoolDevice, attribute: str) -> frozenset[Hashable]:

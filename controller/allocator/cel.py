@@ -147,7 +147,7 @@ def with_default_domains(expression: str) -> str:
             break
         index = with_default_domains(expression[found.end() : end])
         mapping = "".join(found["map"].split())
-        value = f"({index} in {mapping} ? {mapping}[{index}] : {{}})"
+        value = f"(({index}) in {mapping} ? {mapping}[{index}] : {{}})"
         out.append(f"optional.of{value}" if found["optional"] else value)
         at = end + 1
     out.append(expression[at:])

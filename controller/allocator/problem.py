@@ -28,6 +28,7 @@ class Kind:
         seats: how often a device of this kind may be taken in all (its number; more where devices are
             shared).
         cost: how much it is a pity to take one of these outside a near pair; only compared with each other.
+        avoid: the same, in a pair too.
     """
 
     devices: tuple[int, ...]
@@ -42,7 +43,7 @@ class Demand:
     """`count` devices for one request; `kinds` says how many of each kind it may take at most."""
 
     claim: int
-    request: str
+    label: str
     count: int
     kinds: Mapping[int, int]
 

@@ -93,7 +93,7 @@ class _Search:
             most[index] = {kind: count for kind, count in most[index].items() if count > 0}
             there = sum(most[index].values())
             if there < demand.count:
-                return Infeasible(demand.request, f"{there} of {demand.count} can be had")
+                return Infeasible(demand.label, f"{there} of {demand.count} can be had")
         return Node(most, {}, {})
 
     def _bound(self, node: Node) -> int | None:
@@ -131,7 +131,7 @@ class _Search:
         for index, demand_details in enumerate(self._problem.demands):
             if sum(node.most[index].values()) < demand_details.count:
                 return self._blamed(
-                    node, demand_details.request, "too few devices that agree with the other requests"
+                    node, demand_details.label, "too few devices that agree with the other requests"
                 )
         for distinct in self._problem.distincts:
             if not self._relaxation.values_suffice(node, distinct):

@@ -120,7 +120,9 @@ def claims(draw: st.DrawFn, *, flexible: bool = False) -> list[ResourceClaim]:
     for number in range(draw(st.integers(1, 2))):
         names = [f"r{i}" for i in range(draw(st.integers(1, 3 - number)))]
         some = st.lists(st.sampled_from(names), unique=True)
-        rules = st.just([]) | st.lists(st.tuples(st.sampled_from(ATTRIBUTES), some), max_size=2)
+        rules: st.SearchStrategy[list[tuple[str, list[str]]]] = st.just([]) | st.lists(
+            st.tuples(st.sampled_from(ATTRIBUTES), some), max_size=2
+        )
         answer.append(
             world.claim(
                 [draw(requests(name, several=flexible)) for name in names],

@@ -1,0 +1,166 @@
+"""Kubernetes' device selectors: its environment, its functions, its errors."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.allocator import quantity, semver
+from controller.allocator.cel import CelCache, SelectorError, with_default_domains
+from controller.allocator.model import NodeDevices
+from tests.unit.allocator import world
+
+CEL = CelCache()
+ONE = NodeDevices.build(
+    world.slices(["gpu-0: type=gpu rail=3 ready=true fw=v1.22.3 pcieRoot=pci0000:15 mem~80Gi cores~500m"]),
+    world.node(),
+)
+OURS = 'device.attributes["tandem-dra.io"]'
+MEMORY = 'device.capacity["tandem-dra.io"].mem'
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        'device.driver == "tandem-dra.io"',
+        "!device.allowMultipleAllocations",
+        f'{OURS}.type == "gpu" && {OURS}.rail == 3 && {OURS}.ready',
+        f"{OURS}.ready",
+        'device.attributes["resource.kubernetes.io"].pcieRoot.startsWith("pci0000:")',
+        '"tandem-dra.io" in device.attributes',
+        '!("unknown" in device.attributes)',
+        'size(device.attributes["unknown"]) == 0',
+        '!has(device.attributes["unknown"].x)',
+        f"!has({OURS}.x) && has({OURS}.rail)",
+        f"{OURS}.?x.orValue(7) == 7",
+        'device.attributes[?"unknown"].?x.orValue(7) == 7',
+        'cel.bind(a, device.attributes["tandem-dra.io"], a.rail == 3)',
+        f'{MEMORY}.compareTo(quantity("80Gi")) == 0',
+        f'{MEMORY} == quantity("81920Mi")',
+        f'{MEMORY}.isGreaterThan(quantity("79Gi")) && {MEMORY}.isLessThan(quantity("1Ti"))',
+        f'{MEMORY}.sub(quantity("40Gi")).asInteger() == 42949672960',
+        'device.capacity["tandem-dra.io"].cores.asApproximateFloat() == 0.5',
+        'quantity("1").add(1).sub(quantity("3")).sign() == -1',
+        'isQuantity("1.5Gi") && !isQuantity("80 GB") && !quantity("0.5").isInteger()',
+        f'{OURS}.fw.isGreaterThan(semver("1.9.0")) && {OURS}.fw == semver("1.22.3")',
+        f"{OURS}.fw.major() == 1 && {OURS}.fw.minor() == 22 && {OURS}.fw.patch() == 3",
+        'semver("1.2.3-rc.2").isLessThan(semver("1.2.3")) && semver("v1.2", true) == semver("1.2.0")',
+        'isSemver("1.2.3") && !isSemver("1.2") && isSemver("v1.02", true)',
+        "[3, 1].max() == 3 && [1, 2].sum() == 3 && [1, 2].isSorted() && sets.contains([1, 2], [2])",
+        '"mlx5_10".find("[0-9]+$") == "10" && "a1b2".findAll("[0-9]") == ["1", "2"]',
+        '["a", "b"].exists(i, v, i == 1 && v == "b") && "A,b".lowerAscii().split(",") == ["a", "b"]',
+        f'{OURS}.type in ["gpu", "mig"] && {OURS}.type.matches("^g.u$")',
+        '"device.attributes[" != "]"',
+    ],
+)
+def test_true_of_this_device(expression: str) -> None:
+    assert CEL.select(ONE, expression) == (True,)
+
+
+@pytest.mark.parametrize(
+    ("expression", "why"),
+    [
+        (f"{OURS}.x == 1", 'Key not found in map : "x"'),
+        ('device.attributes["unknown"].x == 1', 'Key not found in map : "x"'),
+        (f'{OURS}.type.compareTo(quantity("1")) == 0', "No matching overloads"),
+        (f'{OURS}.fw.compareTo(quantity("1")) == 0', "no such overload"),
+        ('quantity("80 GB").isInteger()', "no quantity"),
+        (f"{OURS}.rail", "not true or false"),
+    ],
+)
+def test_cannot_be_told_of_this_device(expression: str, why: str) -> None:
+    (verdict,) = CEL.select(ONE, expression)
+    assert isinstance(verdict, str)
+    assert why in verdict
+
+
+@pytest.mark.parametrize(
+    ("expression", "why"),
+    [
+        ("device.nope", "undeclared reference to 'device.nope'"),
+        ("device.driver == 1", "no matching overload"),
+        ("1 +", "Syntax error"),
+        ('"text"', "must evaluate to bool"),
+        ('quantity("1") == semver("1.0.0")', "no matching overload"),
+    ],
+)
+def test_does_not_compile(expression: str, why: str) -> None:
+    with pytest.raises(SelectorError, match="does not compile") as caught:
+        CEL.check(expression)
+    assert why in caught.value.detail
+    assert caught.value.expression == expression
+
+
+@pytest.mark.parametrize(
+    ("expression", "rewritten"),
+    [
+        (
+            'device.attributes["a"].x',
+            '(("a") in device.attributes ? device.attributes["a"] : {}).x',
+        ),
+        (
+            'device.capacity[?"a"].?x',
+            'optional.of(("a") in device.capacity ? device.capacity["a"] : {}).?x',
+        ),
+        ("'device.attributes[1]' == r'\\'", "'device.attributes[1]' == r'\\'"),
+        (
+            '"\\"device.attributes[" // device.attributes["a"]',
+            '"\\"device.attributes[" // device.attributes["a"]',
+        ),
+        ('my.device.attributes["a"]', 'my.device.attributes["a"]'),
+    ],
+)
+def test_only_look_ups_of_a_domain_are_rewritten(expression: str, rewritten: str) -> None:
+    assert with_default_domains(expression) == rewritten
+
+
+def test_a_domain_may_be_looked_up_inside_another_look_up() -> None:
+    inner = 'device.attributes["tandem-dra.io"].type == "gpu" ? "tandem-dra.io" : "x"'
+    assert CEL.select(ONE, f"device.attributes[{inner}].rail == 3") == (True,)
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("1500m", "1.5"),
+        ("1e3", "1k"),
+        ("1E", "1e18"),
+        ("1Ki", "1024"),
+        (".5", "500m"),
+        ("-1", "-1000m"),
+        ("2.", "2"),
+    ],
+)
+def test_quantities_of_one_value_are_equal(text: str, same: str) -> None:
+    assert quantity.parse(text) == quantity.parse(same)
+
+
+@pytest.mark.parametrize("text", ["", "x", "1 Gi", "1KI", "1ki", "--1", "1e", "0x1", "1Gi2"])
+def test_what_is_no_quantity_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no quantity"):
+        quantity.parse(text)
+
+
+@given(st.integers(0, 10**15), st.sampled_from(["", "k", "Ki", "M", "Mi", "Gi", "m"]))
+def test_a_quantity_scales_with_its_number(number: int, suffix: str) -> None:
+    assert quantity.parse(f"{number}{suffix}") == number * quantity.parse(f"1{suffix}")
+
+
+def test_versions_are_ordered_as_the_specification_says() -> None:
+    order = [
+        "1.0.0-alpha",
+        "1.0.0-alpha.1",
+        "1.0.0-alpha.beta",
+        "1.0.0-beta",
+        "1.0.0-beta.2",
+        "1.0.0-beta.11",
+    ]
+    order += ["1.0.0-rc.1", "1.0.0", "1.9.0", "1.10.0"]
+    assert sorted(order[::-1], key=lambda text: semver.parse(text).key()) == order
+
+
+@pytest.mark.parametrize("text", ["1.2", "01.2.3", "v1.2.3", "1.2.3-01", "1.2.3-", ""])
+def test_what_is_no_strict_version_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no semantic version"):
+        semver.parse(text)
