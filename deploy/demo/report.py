@@ -15,7 +15,8 @@ from rich.text import Text
 
 from deploy.demo.facts import Inside, Pair, Ping
 
-_SHOWN_PREFIXES = ("NVIDIA_", "NCCL_IB_HCA", "UCX_NET_DEVICES")
+_SHOWN_PREFIXES = ("NVIDIA_", "NCCL_IB_HCA")
+_DEVICE_KINDS = ("/dev/nvidia", "/dev/infiniband")
 _WIDTH = 118
 
 
@@ -54,12 +55,14 @@ class Report:
 
     def insides(self, insides: Mapping[str, Inside]) -> None:
         """What each container sees."""
-        table = _table("pod", "environment", "device nodes")
         for pod, inside in insides.items():
             shown = sorted(name for name in inside.environment if name.startswith(_SHOWN_PREFIXES))
-            environment = "\n".join(f"{name}={inside.environment[name]}" for name in shown)
-            table.add_row(pod, Text(environment), "\n".join(_in_rows(inside.devices, 4)))
-        self._console.print(table)
+            lines = [f"{name}={inside.environment[name]}" for name in shown]
+            lines += [
+                " ".join(path for path in inside.devices if path.startswith(kind)) for kind in _DEVICE_KINDS
+            ]
+            for first, line in zip([pod, *[""] * len(lines)], lines, strict=False):
+                self._console.print(Text(f"  {first:<8} {line}"), soft_wrap=True)
 
     def pings(self, results: Sequence[tuple[Ping, str]]) -> None:
         """A row for each call."""
@@ -96,8 +99,3 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, no_wrap=True)
     return table
-
-
-def _in_rows(items: Sequence[str], length: int) -> Iterator[str]:
-    for start in range(0, len(items), length):
-        yield " ".join(items[start : start + length])

@@ -96,7 +96,7 @@ class Stage:
 
     def clear(self) -> None:
         """Takes away what the demo brought, if it is there; pods first, while the plugin can unprepare."""
-        self.delete_namespace()
+        self.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true")
         self.kubectl("label", "nodes", "--all", f"{NODE_LABEL}-")
         self.kubectl("delete", f"--kustomize={MANIFESTS}", "--wait=true", "--ignore-not-found")
 
@@ -114,12 +114,12 @@ class Stage:
         self.kubectl("create", "namespace", NAMESPACE)
         self.kubectl("--namespace", NAMESPACE, "apply", f"--filename={EXAMPLES}")
 
-    def delete_namespace(self) -> None:
-        """The demo's namespace and all in it; fine if it is gone."""
-        self.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true")
+    def delete_pods(self) -> None:
+        """The demo's, and their claims with them."""
+        self.kubectl("--namespace", NAMESPACE, "delete", "pods", "--all", "--wait=true")
 
     def running(self) -> list[Pod]:
-        """The demo's pods, once all run; in order of name.
+        """The demo's pods, once all run.
 
         Raises:
             DemoError: they do not within a minute.
@@ -130,7 +130,7 @@ class Stage:
             started = [pod for pod in pods if pod.status.phase == "Running"]
             return started if len(started) == len(pods) else []
 
-        return sorted(self.wait_for("the pods to run", all_run, 60), key=lambda pod: pod.metadata.name)
+        return self.wait_for("the pods to run", all_run, 60)
 
     def claim_of(self, pod: Pod) -> ResourceClaim:
         """The one claim that was made for a pod."""

@@ -14,7 +14,7 @@ from deploy.demo.facts import (
     shared_devices,
 )
 from deploy.demo.report import Report
-from deploy.demo.stage import NAMESPACE, DemoError, Stage
+from deploy.demo.stage import DemoError, Stage
 
 PAIRS_WANTED = {"pair-a": 1, "pair-b": 1, "four-a": 4, "four-b": 4}
 
@@ -39,15 +39,14 @@ def tell(stage: Stage, report: Report) -> list[str]:
         stage.label(nodes)
         stage.prepare_namespace()
         stage.start("pods.yaml")
-        pods = stage.running()
+        pods = {pod.metadata.name: pod for pod in stage.running()}
     found: list[str] = []
     pairs: list[Pair] = []
     insides: dict[str, Inside] = {}
-    for pod in pods:
-        name = pod.metadata.name
-        of_pod = pairs_of(pod, stage.claim_of(pod))
+    for name, wanted in PAIRS_WANTED.items():
+        of_pod = pairs_of(pods[name], stage.claim_of(pods[name]))
         insides[name] = stage.look_inside(name)
-        found += complaints(name, of_pod, PAIRS_WANTED[name], insides[name])
+        found += complaints(name, of_pod, wanted, insides[name])
         pairs += of_pod
     found += [f"{device} was given out twice" for device in shared_devices(pairs)]
     report.title("Each GPU came with a VF behind the same PCIe switch")
@@ -68,8 +67,8 @@ def tell(stage: Stage, report: Report) -> list[str]:
     report.say(stage.why_it_waits("too-many"))
 
     report.title("Away with the pods")
-    with report.step(f"deleting namespace {NAMESPACE}"):
-        stage.delete_namespace()
+    with report.step("deleting them all"):
+        stage.delete_pods()
     found += _what_is_left(stage, published, before)
     if not found:
         report.say("every device, interface and ledger row is back")

@@ -36,7 +36,7 @@ def cache_folder() -> Path:
 
 
 def build_image(base: str = "", mirror: str = "", fresh: bool = False, folder: Path | None = None) -> Path:
-    """The image `IMAGE` of the checkout as it is now, as a Docker archive; built only as far as something
+    """The image `IMAGE` of the checkout as it is now, as an OCI archive; built only as far as something
     changed.
 
     Args:
@@ -103,8 +103,7 @@ class _Build:
         with self._step("code") as root:
             content.write_code(self.files, root)
             self._add_layer(_RUNTIME, root, IMAGE)
-            # A Docker archive, since its layers are not compressed: a node would only unpack them.
-            self._buildah("push", "--quiet", IMAGE, f"docker-archive:{root}/image.tar:{IMAGE}")
+            self._buildah("push", "--quiet", IMAGE, f"oci-archive:{root}/image.tar:{IMAGE}")
             (root / "image.tar").replace(self.archive)
 
     def _add_layer(self, base: str, files: Path, name: str) -> None:

@@ -25,8 +25,15 @@ from deploy.image.debian import compile_tree
 ROOT: Final = Path(__file__).resolve().parents[2]
 PREFIX: Final = "/opt/tandem"
 
-# Nothing of ours imports these; the official client's asynchronous twin is half of it.
-_UNUSED: Final = ("kubernetes/aio", "kubernetes/docs", "kubernetes/test", "kubernetes/e2e_test")
+# Of the official client we use configuration and transport. The rest is large (half of it is an asynchronous
+# twin) and is imported only when asked for by name.
+_UNUSED: Final = (
+    "kubernetes/aio",
+    "kubernetes/client/api",
+    "kubernetes/docs",
+    "kubernetes/e2e_test",
+    "kubernetes/test",
+)
 _SKIPPED_SUFFIXES: Final = (".pyc", ".pyi", ".pxd", ".pyx", ".c", ".h")
 
 _COMMAND: Final = f"""\
