@@ -10,6 +10,8 @@ import enum
 import re
 from dataclasses import dataclass
 
+from driver.mig import MigInstance, MigProfile
+
 _PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-1][0-9a-f]\.[0-7]")
 
 
@@ -67,7 +69,18 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A whole GPU. `minor` is the number of its character device (``/dev/nvidia<minor>``)."""
+    """A whole GPU. `minor` is the number of its character device (``/dev/nvidia<minor>``).
+
+    Attributes:
+        mig_enabled: MIG mode is on; None where the GPU has no such mode.
+        mig_profiles: the partitions that can be made of it.
+        mig_instances: the partitions that there are now.
+        nvlink_peers: PCI address and active links of each GPU that is connected without a switch.
+        nvlink_switch_links: active links to NVSwitches.
+        module_id: where on its baseboard it sits.
+        addressing_mode: ``HMM``, ``ATS`` or ``None``; empty where not known.
+        kernel_driver: ``nvidia``, ``vfio-pci``…; None without one.
+    """
 
     pci_address: str
     place: Place
@@ -82,26 +95,49 @@ class Gpu:
     memory_bytes: int = 0
     minor: int | None = None
     nvlink_domain: str | None = None
+    mig_enabled: bool | None = None
+    mig_profiles: tuple[MigProfile, ...] = ()
+    mig_instances: tuple[MigInstance, ...] = ()
+    nvlink_peers: tuple[tuple[str, int], ...] = ()
+    nvlink_switch_links: int = 0
+    module_id: int | None = None
+    addressing_mode: str = ""
+    kernel_driver: str | None = None
+    iommu_group: int | None = None
+
+
+def nvlinks(one: Gpu, other: Gpu) -> int:
+    """NVLinks between two GPUs, as nvidia-smi counts them (``NV18``): direct ones, else those that both have
+    to the switches of one fabric; 0 if none.
+    """
+    direct = dict(one.nvlink_peers).get(other.pci_address, 0)
+    if direct or one.nvlink_domain != other.nvlink_domain:
+        return direct
+    return min(one.nvlink_switch_links, other.nvlink_switch_links)
 
 
 @dataclass(frozen=True, slots=True)
 class RdmaDevice:
     """The RDMA side of a NIC function: ``mlx5_0``, its link layer and its character devices' names under
     /dev.
+
+    `rate_bits_per_second` is that of an active port, 0 of one that is down (what sysfs says then is no
+    port's rate).
     """
 
     name: str
     link_layer: str = ""
     char_devices: tuple[str, ...] = ()
     rate_bits_per_second: int = 0
+    node_guid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Netdev:
     """The network side of a NIC function as seen in the node's own network namespace.
 
-    `uplink`: the node itself lives on it (it carries a default route, or a bond or bridge has enslaved it),
-    so it must never be handed to a pod.
+    `uplink`: the node itself lives on it (a default route or an address is on it or on an interface above
+    it, or a bond or bridge has enslaved it), so it must never be handed to a pod.
     """
 
     name: str
@@ -145,8 +181,12 @@ class Nic:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Everything that one node has, GPUs and NICs in PCI order."""
+    """Everything that one node has, GPUs and NICs in PCI order.
+
+    `silent_gpus` are on the PCI bus, but NVML does not answer for them (no driver, vfio-pci, fallen off).
+    """
 
     machine: str
     gpus: tuple[Gpu, ...] = ()
     nics: tuple[Nic, ...] = ()
+    silent_gpus: tuple[Gpu, ...] = ()

@@ -19,6 +19,7 @@ import pynvml
 
 from driver.devices import pci_address
 from driver.mock.machine import GpuFunction, Machine
+from driver.mock.nvml_mig import MIG_DEVICE_HANDLES, MigFunctions
 from driver.probes.nvml import ARCHITECTURE_CODES, BRAND_CODES
 
 _FIRST_HANDLE = 0x1000
@@ -35,7 +36,7 @@ class _CFunction:
         return self._call(*arguments)
 
 
-class FakeNvml:
+class FakeNvml(MigFunctions):
     """The library of one machine on one node.
 
     GPUs listed in `lost` (PCI addresses) answer as fallen off the bus. UUIDs follow from node name and PCI
@@ -43,6 +44,7 @@ class FakeNvml:
     """
 
     def __init__(self, machine: Machine, node_name: str) -> None:
+        super().__init__()
         self.lost: set[str] = set()
         self._machine = machine
         self._node_name = node_name
@@ -132,6 +134,10 @@ class FakeNvml:
         return self._of_handle(handle, fill)
 
     def _c_nvmlDeviceGetUUID(self, handle: Any, buffer: Any, size: Any) -> int:
+        if (ctypes.cast(handle, ctypes.c_void_p).value or 0) >= MIG_DEVICE_HANDLES:
+            return self._of_mig_device(
+                handle, lambda gpu, i, c: _fill(buffer, size, self.mig_uuid(gpu.pci_address, i, c))
+            )
         return self._of_handle(handle, lambda gpu: _fill(buffer, size, self.gpu_uuid(gpu.pci_address)))
 
     def _c_nvmlDeviceGetName(self, handle: Any, buffer: Any, size: Any) -> int:
@@ -160,6 +166,21 @@ class FakeNvml:
     def _c_nvmlDeviceGetMinorNumber(self, handle: Any, minor: Any) -> int:
         return self._of_handle(handle, lambda gpu: _set(minor, gpu.minor))
 
+    def _c_nvmlDeviceGetNvLinkState(self, handle: Any, link: int, active: Any) -> int:
+        return self._of_link(handle, link, lambda: _set(active, 1))
+
+    def _c_nvmlDeviceGetNvLinkRemoteDeviceType(self, handle: Any, link: int, kind: Any) -> int:
+        return self._of_link(handle, link, lambda: _set(kind, pynvml.NVML_NVLINK_DEVICE_TYPE_SWITCH))
+
+    def _of_link(self, handle: Any, link: int, fill: Callable[[], int]) -> int:
+        links = self._machine.gpu_model.nvlinks if len(self._machine.gpus) > 1 else 0
+        if link >= links:
+            return int(pynvml.NVML_ERROR_INVALID_ARGUMENT if links else pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return self._of_handle(handle, lambda _: fill())
+
+    def _c_nvmlDeviceGetModuleId(self, handle: Any, number: Any) -> int:
+        return self._of_handle(handle, lambda gpu: _set(number, self._machine.gpus.index(gpu) + 1))
+
     def _answer(self, fill: Callable[[], int]) -> int:
         return fill() if self._open else int(pynvml.NVML_ERROR_UNINITIALIZED)
 
@@ -168,6 +189,9 @@ class FakeNvml:
         if not 0 <= index < len(self._machine.gpus):
             return int(pynvml.NVML_ERROR_INVALID_ARGUMENT)
         return self._of_gpu(self._machine.gpus[index], fill)
+
+    def _gpu_handle(self, gpu: GpuFunction) -> Any:
+        return ctypes.c_void_p(_FIRST_HANDLE + self._machine.gpus.index(gpu))
 
     def _of_gpu(self, gpu: GpuFunction, fill: Callable[[GpuFunction], int]) -> int:
         if not self._open:

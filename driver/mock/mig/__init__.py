@@ -1,0 +1,1 @@
+"""MIG profiles of real products, and nothing else."""
