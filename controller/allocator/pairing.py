@@ -40,6 +40,7 @@ def rank_cost(rank: int, ranks: int, pairs: int) -> int:
 def best_pairs(
     problem: Problem,
     pairing: Pairing,
+    want: tuple[int, int],
     gpus: Mapping[int, int],
     nics: Mapping[int, int],
     used: Mapping[int, int],
@@ -50,14 +51,15 @@ def best_pairs(
 
     Args:
         problem: whose kinds these are.
-        pairing: what to pair.
+        pairing: which tiers, and how good.
+        want: numbers of GPUs and NICs.
         gpus: devices that may be taken, by kind.
         nics: the same for the other side.
         used: devices that others of this problem would take, by kind: avoided among equals.
         pairs_in_all: of all the problem's pairings, which sets the scale of cost.
         steps: taken from where combinations are tried.
     """
-    want_gpus, want_nics = problem.demands[pairing.gpus].count, problem.demands[pairing.nics].count
+    want_gpus, want_nics = want
     costs: dict[tuple[int, int], int] = {}
     ranks = len(Tier)
     for gpu in gpus:
@@ -73,7 +75,7 @@ def best_pairs(
     if want_gpus == want_nics:
         return _one_to_one(problem, costs, gpus, nics, used, want_gpus)
     if want_gpus > want_nics:
-        return _uneven(problem, costs, gpus, nics, used, (want_gpus, want_nics), steps)
+        return _uneven(problem, costs, gpus, nics, used, want, steps)
     flipped = {(nic, gpu): cost for (gpu, nic), cost in costs.items()}
     answer = _uneven(problem, flipped, nics, gpus, used, (want_nics, want_gpus), steps)
     if isinstance(answer, int):

@@ -6,8 +6,9 @@ avoided by the next among equals, so that most proposals break no rule and the s
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from controller.allocator.flow import Network
@@ -46,10 +47,15 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class TooFewPairs:
-    """A pairing can have only so many pairs."""
+    """Like pairings can have only so many pairs of those they want together."""
 
-    pairing: Pairing
+    pairings: Sequence[Pairing]
     pairs: int
+    wanted: int
+
+
+_Share = tuple[Pairing, dict[int, int], dict[int, int], tuple[KindPair, ...]]
+"""A pairing, the GPUs and the NICs it takes, by kind, and its pairs."""
 
 
 class Relaxation:
@@ -60,19 +66,16 @@ class Relaxation:
         self._steps = steps
         paired = {d for p in problem.pairings for d in (p.gpus, p.nics)}
         self._plain = [i for i in range(len(problem.demands)) if i not in paired]
-        self._pairs_in_all = sum(self.pairs_wanted(p) for p in problem.pairings)
-
-    def pairs_wanted(self, pairing: Pairing) -> int:
-        """As many pairs as the larger side has devices."""
-        return max(self._problem.demands[d].count for d in (pairing.gpus, pairing.nics))
+        self._pairs_in_all = sum(max(self._want(p)) for p in problem.pairings)
+        self._known: dict[Hashable, Paired | int] = {}
 
     def bound(self, node: Node) -> int | TooFewPairs:
         """What the pairs' tiers cost at least."""
         total = 0
-        for pairing in self._problem.pairings:
-            answer = self._pairs(pairing, node.most, {})
+        for members in self._alike(node.most):
+            answer = self._pairs(members, node.most, {})
             if isinstance(answer, int):
-                return TooFewPairs(pairing, answer)
+                return TooFewPairs(members, answer, sum(max(self._want(p)) for p in members))
             total += answer.cost // SCALE
         return total
 
@@ -81,25 +84,33 @@ class Relaxation:
         most = node.most if len(node.values) == len(self._problem.matches) else self._guess(node)
         used: dict[int, int] = {}
         uses: Uses = {}
-        found: list[Paired] = []
-        for pairing in self._problem.pairings:
-            answer = self._pairs(pairing, most, used)
-            if isinstance(answer, int):
-                return None
-            found.append(answer)
-            for demand, kinds in ((pairing.gpus, answer.gpus), (pairing.nics, answer.nics)):
-                uses[demand] = dict(kinds)
-                for kind, count in kinds.items():
-                    used[kind] = used.get(kind, 0) + count
+        pairs: dict[int, tuple[KindPair, ...]] = {}
+        cost = 0
+        for members in self._alike(most):
+            for group in (members, *([p] for p in members if len(members) > 1)):
+                answer = self._pairs(group, most, used)
+                if isinstance(answer, int):
+                    return None
+                shares = self._share(group, answer, most)
+                if shares is None:
+                    continue  # a limit on one of them is in the way: take them one by one
+                for pairing, gpus, nics, kind_pairs in shares:
+                    uses[pairing.gpus], uses[pairing.nics] = gpus, nics
+                    pairs[pairing.gpus] = kind_pairs
+                    for kind, count in (*gpus.items(), *nics.items()):
+                        used[kind] = used.get(kind, 0) + count
+                cost += answer.cost
+                if len(group) == len(members):
+                    break
         plain = self._serve_plain(node, most, used)
         if plain is None:
             return None
         uses.update(plain[0])
         return Proposal(
             uses=uses,
-            pairs=tuple(p.pairs for p in found),
-            rank_cost=sum(p.cost // SCALE for p in found),
-            cost=sum(p.cost % SCALE for p in found) + plain[1],
+            pairs=tuple(pairs[p.gpus] for p in self._problem.pairings),
+            rank_cost=cost // SCALE,
+            cost=cost % SCALE + plain[1],
         )
 
     def counts_suffice(self, node: Node) -> bool:
@@ -134,9 +145,51 @@ class Relaxation:
                     net.edge(at, index, 1)
         return net.send(source, sink, want)[0] == want
 
-    def _pairs(self, pairing: Pairing, most: Uses, used: Mapping[int, int]) -> Paired | int:
-        gpus, nics = most[pairing.gpus], most[pairing.nics]
-        return best_pairs(self._problem, pairing, gpus, nics, used, self._pairs_in_all, self._steps)
+    def _want(self, pairing: Pairing) -> tuple[int, int]:
+        return self._problem.demands[pairing.gpus].count, self._problem.demands[pairing.nics].count
+
+    def _alike(self, most: Uses) -> Iterable[Sequence[Pairing]]:
+        """Pairings by groups; even ones that differ in nothing but their number are together."""
+        groups: dict[Hashable, list[Pairing]] = {}
+        for pairing in self._problem.pairings:
+            key: Hashable = pairing.gpus
+            if len(set(self._want(pairing))) == 1:
+                sides = tuple(tuple(most[d].items()) for d in (pairing.gpus, pairing.nics))
+                key = (tuple(pairing.ranks.items()), *sides)
+            groups.setdefault(key, []).append(pairing)
+        return groups.values()
+
+    def _pairs(self, members: Sequence[Pairing], most: Uses, used: Mapping[int, int]) -> Paired | int:
+        first, number = members[0], len(members)
+        gpus, nics = (
+            {k: min(n * number, self._problem.kinds[k].seats) for k, n in most[d].items()}
+            for d in (first.gpus, first.nics)
+        )
+        wants = [self._want(p) for p in members]
+        want = sum(w[0] for w in wants), sum(w[1] for w in wants)
+        key = tuple(tuple(m.items()) for m in (first.ranks, gpus, nics, used)), want
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = best_pairs(
+                self._problem, first, want, gpus, nics, used, self._pairs_in_all, self._steps
+            )
+        return known
+
+    def _share(self, members: Sequence[Pairing], paired: Paired, most: Uses) -> list[_Share] | None:
+        """Deal the pairs out, to each member what it wants; None where one would get too many of a kind."""
+        if len(members) == 1:
+            return [(members[0], dict(paired.gpus), dict(paired.nics), paired.pairs)]
+        single = [replace(pair, count=1) for pair in paired.pairs for _ in range(pair.count)]
+        shares: list[_Share] = []
+        for pairing in members:
+            count = self._want(pairing)[0]
+            mine, single = single[:count], single[count:]
+            gpus, nics = Counter(p.gpu for p in mine), Counter(p.nic for p in mine)
+            for demand, kinds in ((pairing.gpus, gpus), (pairing.nics, nics)):
+                if any(count > most[demand][kind] for kind, count in kinds.items()):
+                    return None
+            shares.append((pairing, dict(gpus), dict(nics), tuple(mine)))
+        return shares
 
     def _serve_plain(self, node: Node, most: Uses, used: Mapping[int, int]) -> tuple[Uses, int] | None:
         """All demands without pairs together, as cheaply as can be."""

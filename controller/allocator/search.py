@@ -102,12 +102,10 @@ class _Search:
             return None
         answer = self._relaxation.bound(node)
         if isinstance(answer, TooFewPairs):
-            wanted = self._relaxation.pairs_wanted(answer.pairing)
-            self._blamed(
-                node,
-                answer.pairing.label,
-                f"only {answer.pairs} of {wanted} at {answer.pairing.worst.name} or better",
-            )
+            first, others = answer.pairings[0], len(answer.pairings) - 1
+            label = f"{first.label} and {others} like it" if others else first.label
+            detail = f"only {answer.pairs} of {answer.wanted} at {first.worst.name} or better"
+            self._blamed(node, label, detail)
             return None
         return answer
 
