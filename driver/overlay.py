@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from driver.devices import Inventory, Place, pci_order
+from driver.devices import Gpu, Inventory, Place, pci_order
 from driver.errors import ConfigError
 from driver.topology import rails
 
@@ -88,7 +88,8 @@ def apply(
     Raises:
         ConfigError: the overlay contradicts the machine; the message begins with file and line.
     """
-    gpus = {**(slots.gpus if slots else {}), **{gpu.pci_address: gpu.place for gpu in inventory.gpus}}
+    everything = (*inventory.gpus, *inventory.silent_gpus)
+    gpus = {**(slots.gpus if slots else {}), **{gpu.pci_address: gpu.place for gpu in everything}}
     nics = {**(slots.nics if slots else {}), **{nic.pci_address: nic.place for nic in inventory.nics}}
     names = {nic.rdma.name: nic.pci_address for nic in inventory.nics if nic.rdma is not None}
     overlay = _present(overlay, known(inventory, slots), strict)
@@ -96,12 +97,14 @@ def apply(
     gpus = {address: moved.get(address, place) for address, place in gpus.items()}
     nics = {address: moved.get(address, place) for address, place in nics.items()}
     rail = rails(gpus, nics, {entry.device: entry.number for entry in overlay.rails})
+
+    def corrected(gpu: Gpu) -> Gpu:
+        return replace(gpu, place=gpus[gpu.pci_address], rail=rail.get(gpu.pci_address))
+
     return replace(
         inventory,
-        gpus=tuple(
-            replace(gpu, place=gpus[gpu.pci_address], rail=rail.get(gpu.pci_address))
-            for gpu in inventory.gpus
-        ),
+        gpus=tuple(map(corrected, inventory.gpus)),
+        silent_gpus=tuple(map(corrected, inventory.silent_gpus)),
         nics=tuple(
             replace(
                 nic,
@@ -131,7 +134,8 @@ def absent(overlay: Overlay, known: Iterable[str]) -> list[tuple[int, str]]:
 
 def known(inventory: Inventory, slots: Slots | None = None) -> set[str]:
     """What an overlay may name on this machine."""
-    found = {gpu.pci_address for gpu in inventory.gpus} | {nic.pci_address for nic in inventory.nics}
+    found = {gpu.pci_address for gpu in (*inventory.gpus, *inventory.silent_gpus)}
+    found |= {nic.pci_address for nic in inventory.nics}
     found |= {nic.rdma.name for nic in inventory.nics if nic.rdma is not None}
     return found | (slots.gpus.keys() | slots.nics.keys() if slots is not None else set())
 
