@@ -38,7 +38,8 @@ def main() -> int:
         help="a cluster of two nodes that has the images already (default: one is made, and removed again)",
     )
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     report = Report()
     try:
         with _stage(arguments.kubeconfig, report) as stage:
@@ -60,7 +61,7 @@ def main() -> int:
 def _tell(stage: Stage, report: Report) -> list[str]:
     try:
         return tell(stage, report)
-    except _ERRORS:
+    except Exception:
         for part in stage.diagnosis():
             print(part, file=sys.stderr)
         raise

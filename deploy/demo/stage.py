@@ -7,6 +7,7 @@ demo needs nothing of a node but the API server.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -152,12 +153,11 @@ class Stage:
         )
 
     def ping(self, ping: Ping) -> str:
-        """The round trip, as ping prints it; empty if no answer comes."""
+        """The round trip in milliseconds, as ping prints it; empty if no answer comes."""
         command = ["ping", "-c", "1", "-W", "3", "-I", ping.interface, ping.address]
         said = self.kubectl("--namespace", NAMESPACE, "exec", ping.source, "--", *command, check=False)
-        return next(
-            (part.split("=")[1] for part in said.split("\n")[1].split() if part.startswith("time=")), ""
-        )
+        found = re.search(r"time=([\d.]+)", said)
+        return found[1] if found else ""
 
     def why_it_waits(self, pod: str) -> str:
         """The Event on the claim of a pod that cannot be placed, once it is there.
@@ -202,7 +202,10 @@ class Stage:
             (*system, "logs", f"--selector={_CONTROLLER}", *logs),
             (*system, "logs", f"--selector={_PLUGIN}", *logs),
         ):
-            said = self.kubectl(*arguments, check=False, timeout_seconds=15)
+            try:
+                said = self.kubectl(*arguments, check=False, timeout_seconds=15)
+            except DemoError as error:
+                said = f"{error}\n"
             yield f"$ kubectl {' '.join(arguments)}\n{said}"
 
     @staticmethod
