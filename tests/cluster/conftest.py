@@ -6,11 +6,14 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from tests.cluster.tandem import Tandem, installed
+from tests.cluster.tenant import Tenant
 from tests.controlplane import RUNNING_CLUSTER, Cluster, state
 
 
@@ -28,7 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Two nodes, Ready; the session's own, or the running one that $TANDEM_CLUSTER names."""
     if running := os.environ.get(RUNNING_CLUSTER):
-        yield Cluster.attach(Path(running))
+        with closing(Cluster.attach(Path(running))) as attached:
+            yield attached
         return
     with Cluster.start(nodes=2) as made:
         yield made
@@ -61,3 +65,25 @@ def kubectl(cluster: Cluster, namespace: str) -> Kubectl:
         return cluster.kubectl("--namespace", namespace, *arguments, stdin=stdin)
 
     return call
+
+
+@pytest.fixture(scope="module")
+def installation(cluster: Cluster) -> Iterator[Tandem]:
+    """Tandem on the session's cluster for one module's time."""
+    with installed(cluster) as made:
+        yield made
+
+
+@pytest.fixture
+def tandem(installation: Tandem) -> Iterator[Tandem]:
+    """Tandem, running on every node; after the test, when its pods are gone, nothing may be left of them."""
+    installation.start()
+    yield installation
+    installation.wait_clean()
+
+
+@pytest.fixture
+def tenant(tandem: Tandem, cluster: Cluster, namespace: str) -> Iterator[Tenant]:
+    """A user with an empty namespace on a cluster with Tandem."""
+    yield Tenant(cluster, namespace)
+    tandem.start()  # what the test has stopped is needed for the end of its pods

@@ -1,0 +1,99 @@
+"""Devices that go from one pod to the next faster than the node lets go of them: never two pods on one
+device, and nothing leaks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from driver.mock.machine import load
+from driver.names import device_name
+from kubeletplugin.steps import Point
+from tests.cluster.tandem import MACHINE, Plugin, Tandem
+from tests.cluster.tenant import Tenant, at, pod, template
+from tests.controlplane import wait_for
+
+_MOCK = load(MACHINE)
+_NIC = _MOCK.nics[0]
+_VF = _MOCK.vfs_of(_NIC)[0]
+_DEVICE = device_name("vf", _VF.pci_address)
+ONE_DEVICE = template("one", nic=at(_VF.pci_address))
+
+
+@pytest.fixture
+def plugin(tandem: Tandem) -> Plugin:
+    """Of the node on which the device is wanted."""
+    return tandem.plugin("node-0")
+
+
+def claim_uid(tenant: Tenant, name: str) -> str:
+    return str(tenant.claim_of(name)["metadata"]["uid"])
+
+
+@pytest.mark.parametrize("point", ["prepare.files", "prepare.done"])
+def test_a_pod_deleted_by_force_during_its_prepare_hands_its_device_to_the_next(
+    tenant: Tenant, plugin: Plugin, tmp_path: Path, point: Point
+) -> None:
+    go_on = tmp_path / "go-on"
+    plugin.start(stop_at=point, action=f"pause:{go_on}")
+    tenant.apply(ONE_DEVICE, pod("old", node="node-0", template="one"))
+    old = claim_uid(tenant, "old")
+    wait_for("the Prepare", lambda: old in plugin.look().claims)
+    tenant.apply(pod("next", node="node-0", template="one"))
+
+    tenant.force_delete("old")
+    new = claim_uid(tenant, "next")  # the API calls the device free
+    wait_for("the next Prepare to wait", lambda: "still held by claim" in plugin.log())
+    assert plugin.look().holders(_DEVICE) == [old]
+    assert not tenant.runs("next")
+    go_on.touch()
+
+    tenant.wait_running("next", timeout_seconds=60)
+    seen = plugin.look()
+    assert list(seen.claims) == [new]
+    assert seen.holders(_DEVICE) == [new]
+    assert seen.attachments == {_DEVICE: "attached"}
+    assert tenant.shell("next", "cat /sys/class/net/net1/address").strip() == plugin.home[_VF.interface][0]
+    assert not any("FailedPrepare" in message for message in tenant.messages("next"))
+
+
+def test_a_running_pod_deleted_by_force_keeps_its_device_until_it_has_ended(
+    tenant: Tenant, plugin: Plugin, tmp_path: Path
+) -> None:
+    """The plugin is paused in the old pod's DEL, so that its sandbox is certainly there when the next pod
+    asks.
+    """
+    go_on = tmp_path / "go-on"
+    plugin.start(stop_at="detach.recorded", action=f"pause:{go_on}")
+    tenant.apply(ONE_DEVICE, pod("old", node="node-0", template="one"))
+    tenant.wait_running("old")
+    old = claim_uid(tenant, "old")
+    tenant.apply(pod("next", node="node-0", template="one"))
+
+    tenant.force_delete("old")
+    new = claim_uid(tenant, "next")
+    wait_for("the next Prepare to wait", lambda: "still held by claim" in plugin.log())
+    seen = plugin.look()
+    assert seen.holders(_DEVICE) == [old]
+    assert _VF.interface not in seen.vfs
+    assert not tenant.runs("next")
+    go_on.touch()
+
+    tenant.wait_running("next", timeout_seconds=60)
+    assert plugin.look().holders(_DEVICE) == [new]
+    assert plugin.look().attachments == {_DEVICE: "attached"}
+
+
+def test_a_device_goes_through_many_pods_one_after_the_other(tenant: Tenant, plugin: Plugin) -> None:
+    names = [f"p{index}" for index in range(4)]
+    tenant.apply(ONE_DEVICE, *(pod(name, node="node-0", template="one") for name in names))
+    served = set()
+    while waiting := [name for name in names if name not in served]:
+        running = wait_for("one to run", lambda: [name for name in waiting if tenant.runs(name)], 60)
+        assert len(running) == 1
+        assert len(plugin.look().holders(_DEVICE)) == 1
+        assert "net1" in tenant.interfaces(running[0])
+        served.add(running[0])
+        tenant.force_delete(running[0])
