@@ -169,7 +169,7 @@ class Builder:
         return [
             Budget(
                 f"counter {counter[2]} of {counter[1]}",
-                quantity.parse(self._node.counters[counter]) - self._spent.get(counter, 0),
+                max(quantity.parse(self._node.counters[counter]) - self._spent.get(counter, 0), Fraction(0)),
                 uses,
             )
             for counter, uses in weights.items()
