@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from driver.config import PlacedInterface
+from driver.errors import RetryableError
+from driver.kube.objects import ResourceClaim
+from kubeletplugin.claims import AllocatedClaim, ClaimError, read
+from kubeletplugin.planner import DeviceMissingError, DeviceNode, NodeFacts, plan
+from tests.unit.kubeletplugin.world import (
+    DEV_NODES,
+    DRIVER,
+    GPUS,
+    NODE,
+    VFS,
+    claim,
+    config,
+    inventory,
+    placement,
+)
+
+FACTS = NodeFacts(inventory(), "/dev", frozenset(DEV_NODES))
+
+
+def allocated(*devices: str, word: dict[str, Any] | None = None) -> AllocatedClaim:
+    obj = claim("c", devices, configs=[config(word)] if word else [])
+    return read(msgspec.json.decode(msgspec.json.encode(obj), type=ResourceClaim), DRIVER, NODE)
+
+
+def test_a_gpu_brings_its_node_the_shared_ones_that_exist_and_its_uuid() -> None:
+    (gpu,) = plan(allocated(GPUS[1]), FACTS).devices
+    assert [node.path for node in gpu.nodes] == ["/dev/nvidia1", "/dev/nvidiactl", "/dev/nvidia-uvm"]
+    assert gpu.env == (("NVIDIA_VISIBLE_DEVICES", "void"), ("TANDEM_GPU_0000_2B_00_0", "GPU-1"))
+
+
+def test_a_vf_brings_its_rdma_nodes_and_an_attachment() -> None:
+    made = plan(allocated(VFS[2]), FACTS)
+    (nic,), (row,) = made.devices, made.attachments
+    assert [node.path for node in nic.nodes] == ["/dev/infiniband/uverbs3", "/dev/infiniband/rdma_cm"]
+    assert (nic.cdi_name, nic.rdma_device) == ("0000:2a:00.1", "mlx5_3")
+    assert (row.pci_address, row.interface, row.rdma_device) == ("0000:2a:00.1", "net1", "mlx5_3")
+
+
+def test_host_paths_are_below_the_device_root() -> None:
+    (gpu,) = plan(allocated(GPUS[0]), replace(FACTS, dev_root="/mock/dev")).devices
+    assert gpu.nodes[0] == DeviceNode("/dev/nvidia0", "/mock/dev/nvidia0")
+
+
+def test_without_the_controllers_word_interfaces_are_named_in_order_around_taken_names() -> None:
+    made = plan(allocated(VFS[2], VFS[0]), FACTS, {"net2"})
+    assert [(row.device, row.interface) for row in made.attachments] == [(VFS[2], "net1"), (VFS[0], "net3")]
+
+
+def test_the_controllers_word_names_interfaces_addresses_and_pairs() -> None:
+    pair = {"gpu": GPUS[0], "nic": VFS[0], "tier": "PIX", "rail": 3}
+    word = placement((VFS[0], "rail3", ["10.0.3.1/24"]), pairs=[pair])
+    made = plan(allocated(GPUS[0], VFS[0], word=word), FACTS)
+    assert made.attachments[0].interface == "rail3"
+    assert made.attachments[0].addresses == ("10.0.3.1/24",)
+    assert [device.pairs[0].rail for device in made.devices] == [3, 3]
+
+
+def test_a_word_that_forgets_a_nic_is_refused() -> None:
+    with pytest.raises(ClaimError, match=f"names no interface for {VFS[0]}"):
+        plan(allocated(VFS[0], word=placement()), FACTS)
+
+
+@pytest.mark.parametrize(
+    ("facts", "device", "message"),
+    [
+        (replace(FACTS, dev_nodes=frozenset()), GPUS[0], "no character device /dev/nvidia0"),
+        (replace(FACTS, dev_nodes=frozenset()), VFS[0], "no character device /dev/infiniband/uverbs1"),
+        (FACTS, "gpu-0000-99-00-0", "not on this node now"),
+        (
+            replace(FACTS, inventory=replace(inventory(), gpus=(replace(inventory().gpus[0], minor=None),))),
+            GPUS[0],
+            "no minor number",
+        ),
+    ],
+)
+def test_what_is_missing_is_named_and_may_come_back(facts: NodeFacts, device: str, message: str) -> None:
+    with pytest.raises(DeviceMissingError, match=message) as error:
+        plan(allocated(device), facts)
+    assert isinstance(error.value, RetryableError)
+
+
+def test_a_nic_without_rdma_is_an_interface_alone() -> None:
+    bare = inventory()
+    nics = tuple(replace(nic, vfs=tuple(replace(vf, rdma=None) for vf in nic.vfs)) for nic in bare.nics)
+    made = plan(allocated(VFS[0]), replace(FACTS, inventory=replace(bare, nics=nics)))
+    assert made.devices[0].nodes == ()
+    assert made.attachments[0].rdma_device is None
+
+
+def test_an_interface_is_as_the_controller_placed_it() -> None:
+    word = placement((VFS[0], "net1", []))
+    word["interfaces"][0]["mtu"] = 4200
+    made = plan(allocated(VFS[0], word=word), FACTS)
+    assert made.attachments[0].mtu == PlacedInterface(VFS[0], "net1", mtu=4200).mtu
