@@ -16,6 +16,8 @@ from driver.errors import ConfigError
 from driver.names import DRIVER_NAME
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_ALLOCATIONS: Final = ("controller", "scheduler")
+_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 SHIM: Final = "tandem-cni"
 """Name of the CNI shim's binary on our side, where it is on the PATH."""
 
@@ -88,7 +90,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> S
         "allocation",
         "controller",
         "who allocates: Tandem's controller or kube-scheduler",
-        choices=("controller", "scheduler"),
+        choices=_ALLOCATIONS,
     )
     option("kubeconfig", "", "empty: $KUBECONFIG, else the pod's service account")
     option("mock-machine", "", "simulate this machine, for example dgx-h100")
@@ -109,6 +111,13 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> S
         "log-level", "info", "debug, info, warning or error", choices=("debug", "info", "warning", "error")
     )
     values = parser.parse_args(argv)
+    # argparse holds options against their choices, but not defaults.
+    for name, value, choices in (
+        ("--allocation", values.allocation, _ALLOCATIONS),
+        ("--log-level", values.log_level, _LOG_LEVELS),
+    ):
+        if value not in choices:
+            raise ConfigError(f"{value!r} is none of {', '.join(choices)}", path=name)
     if not _SUBDOMAIN.fullmatch(values.driver_name):
         raise ConfigError(
             f"{values.driver_name!r} is no DNS subdomain such as {DRIVER_NAME}", path="--driver-name"

@@ -77,7 +77,15 @@ def _network(attachment: Attachment | None) -> NetworkDeviceData | None:
 class StatusWriter:
     """Writes the entries of claims that it is told of, on a thread of its own, until the API takes them."""
 
-    def __init__(self, client: KubeClient, ledger: Ledger, driver_name: str) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        ledger: Ledger,
+        driver_name: str,
+        *,
+        backoff_first_seconds: float = _BACKOFF_FIRST_SECONDS,
+    ) -> None:
+        self._backoff_first_seconds = backoff_first_seconds
         self._client = client
         self._ledger = ledger
         self._driver_name = driver_name
@@ -130,7 +138,7 @@ class StatusWriter:
     def _again(self, uid: str, error: Exception) -> None:
         with self._changed:
             tries = self._tries.get(uid, 0)
-            wait = min(_BACKOFF_FIRST_SECONDS * 2**tries, _BACKOFF_LAST_SECONDS)
+            wait = min(self._backoff_first_seconds * 2**tries, _BACKOFF_LAST_SECONDS)
             log.log(
                 logging.INFO if tries else logging.DEBUG, "claim %s: %s; again in %.1f s", uid, error, wait
             )

@@ -1,4 +1,4 @@
-"""A small API server on loopback HTTP: objects by path, resourceVersions, preconditions, a watch of slices."""
+"""A small API server on loopback HTTP: objects by path, versions, conflicts, a watch of slices."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ class FakeApi:
         with self.lock:
             self.version += 1
             obj = self.objects.pop(path)
-            self._tell(path, "DELETED", obj | {"metadata": obj["metadata"] | {"resourceVersion": str(self.version)}})
+            self._tell(
+                path, "DELETED", obj | {"metadata": obj["metadata"] | {"resourceVersion": str(self.version)}}
+            )
 
     def under(self, prefix: str) -> list[Json]:
         """Objects of one kind, by name."""
@@ -104,7 +106,9 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
             return json.loads(raw) if raw else {}
 
         def _answer(self, status: int, body: Json | None = None) -> None:
-            raw = json.dumps(body if body is not None else {"reason": "Said", "message": "no", "code": status}).encode()
+            raw = json.dumps(
+                body if body is not None else {"reason": "Said", "message": "no", "code": status}
+            ).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
@@ -150,7 +154,10 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
                 self._answer(api.refuse.pop(0))
                 return
             there = api.objects.get(path)
-            if there is None or patch["metadata"].get("uid", there["metadata"]["uid"]) != there["metadata"]["uid"]:
+            if (
+                there is None
+                or patch["metadata"].get("uid", there["metadata"]["uid"]) != there["metadata"]["uid"]
+            ):
                 self._answer(404 if there is None else 409)
             else:
                 self._answer(200, api.put(path, there | {"status": there["status"] | patch["status"]}))

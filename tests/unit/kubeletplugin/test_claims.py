@@ -70,7 +70,9 @@ def test_configurations_of_other_drivers_are_none_of_ours() -> None:
 
 
 def test_a_claim_of_another_node_is_refused_with_both_pools() -> None:
-    with pytest.raises(ClaimError, match="of pool tandem-dra.io/node-b; this node's is tandem-dra.io/node-a"):
+    with pytest.raises(
+        ClaimError, match=r"of pool tandem-dra.io/node-b; this node's is tandem-dra.io/node-a"
+    ):
         taken(claim("c", [GPUS[0]], pool="tandem-dra.io/node-b"))
 
 

@@ -14,6 +14,7 @@ from driver.errors import TandemError
 from driver.kube import paths
 from kubeletplugin import ledger as ledger_module
 from kubeletplugin import preparer as preparer_module
+from kubeletplugin import steps
 from kubeletplugin.preparer import ClaimRef
 from kubeletplugin.steps import Point
 from tests.unit.kubeletplugin.api import serve
@@ -47,7 +48,6 @@ class Node(RuleBasedStateMachine):
         self.world = World(Path(self.folder.name), api, client)
         self.kill_at: Point | None = None
         self.dead = False
-        self.originals = ledger_module.step
         ledger_module.step = preparer_module.step = self.step  # type: ignore[attr-defined]
 
     def step(self, point: Point) -> None:
@@ -117,7 +117,7 @@ class Node(RuleBasedStateMachine):
         for name in CLAIMS:
             self.call("unprepare", name)
         left = self.world.ledger.claims(), self.world.cdi_files(), self.world.record_files()
-        ledger_module.step = preparer_module.step = self.originals  # type: ignore[attr-defined]
+        ledger_module.step = preparer_module.step = steps.step  # type: ignore[attr-defined]
         self.world.close()
         self.folder.cleanup()
         self.server.__exit__(None, None, None)

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from kubeletplugin.attach.store import Attachment, AttachmentGoneError, AttachmentTakenError, HomeState, Sandbox
+from kubeletplugin.attach.store import (
+    Attachment,
+    AttachmentGoneError,
+    AttachmentTakenError,
+    HomeState,
+    Sandbox,
+)
 from kubeletplugin.claims import Consumer
 from kubeletplugin.database import SCHEMA_VERSION, LedgerError, LedgerVersionError
 from kubeletplugin.ledger import DeviceHeldError, Ledger
@@ -165,7 +171,7 @@ def test_joinable_asks_for_claims_that_others_could_share(ledger: Ledger) -> Non
     assert ledger.joinable("stranger")
     assert not ledger.joinable("pod")
     assert [record.plan.uid for record in ledger.joinable_claims()] == ["n"]
-    assert ledger.nic_users() == ({"pod"}, {"n"})
+    assert ledger.nic_users() == (frozenset({"pod"}), frozenset({"n"}))
 
 
 def test_siblings_share_a_pod(ledger: Ledger) -> None:

@@ -4,14 +4,23 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driver.kube.objects import Device, DeviceTaint, ObjectMeta, ResourcePool, ResourceSlice, ResourceSliceSpec
+from driver.kube.objects import (
+    Device,
+    DeviceTaint,
+    ObjectMeta,
+    ResourcePool,
+    ResourceSlice,
+    ResourceSliceSpec,
+)
 from kubeletplugin.pool import Create, Delete, Update, Write, lost_taints, without_taints, writes
 
 
 def made(
     name: str, *devices: str, generation: int = 0, count: int = 2, taint: bool = False, version: str = ""
 ) -> ResourceSlice:
-    taints = [DeviceTaint(key="k", effect="NoSchedule", time_added="then" if version else None)] if taint else []
+    taints = (
+        [DeviceTaint(key="k", effect="NoSchedule", time_added="then" if version else None)] if taint else []
+    )
     return ResourceSlice(
         metadata=ObjectMeta(name=name, uid=f"uid-{name}" if version else "", resource_version=version),
         spec=ResourceSliceSpec(
@@ -29,7 +38,8 @@ def there(*slices: ResourceSlice) -> dict[str, ResourceSlice]:
 
 WANTED = [made("a", "d1", taint=True), made("b", "d2", taint=True)]
 STORED = there(
-    made("a", "d1", generation=4, taint=True, version="7"), made("b", "d2", generation=4, taint=True, version="8")
+    made("a", "d1", generation=4, taint=True, version="7"),
+    made("b", "d2", generation=4, taint=True, version="8"),
 )
 
 
@@ -47,7 +57,9 @@ def test_an_empty_node_begins_with_generation_one() -> None:
 
 def test_what_was_deleted_comes_back_in_its_generation() -> None:
     steps = writes(there(STORED["a"]), WANTED, 4)
-    assert [(type(s), s.slice.metadata.name, s.slice.spec.pool.generation) for s in steps] == [(Create, "b", 4)]
+    assert [(type(s), s.slice.metadata.name, s.slice.spec.pool.generation) for s in steps] == [
+        (Create, "b", 4)
+    ]
     assert {s.slice.spec.pool.generation for s in writes({}, WANTED, 4)} == {4}
 
 

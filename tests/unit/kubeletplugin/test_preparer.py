@@ -39,7 +39,9 @@ def test_a_prepared_claim_has_its_devices_files_and_rows(world: World) -> None:
     answer = world.preparer.prepare(ref)
     assert [(device.request, device.device) for device in answer] == [("gpu", GPUS[0]), ("vf", VFS[0])]
     spec = cdi(world, ref.uid)
-    assert [f"{spec['kind']}={device['name']}" for device in spec["devices"]] == [d.cdi_ids[0] for d in answer]
+    assert [f"{spec['kind']}={device['name']}" for device in spec["devices"]] == [
+        d.cdi_ids[0] for d in answer
+    ]
     (row,) = world.ledger.for_pod("uid-pod-1")
     assert (row.interface, row.addresses, row.rdma_device) == ("net7", ("10.0.0.1/24",), "mlx5_1")
     assert world.record_files() == {"uid-pod-1"}

@@ -17,7 +17,11 @@ from tests.unit.kubeletplugin.world import DRIVER, GPUS, NODE, inventory
 
 @contextmanager
 def publishing(
-    api: FakeApi, client: KubeClient, *, controller_taint: bool = True, on_lost: Callable[[], None] = lambda: None
+    api: FakeApi,
+    client: KubeClient,
+    *,
+    controller_taint: bool = True,
+    on_lost: Callable[[], None] = lambda: None,
 ) -> Iterator[Publisher]:
     api.put(paths.node(NODE), {"metadata": {"name": NODE, "uid": "node-uid"}})
     publisher = Publisher(

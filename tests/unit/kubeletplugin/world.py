@@ -1,4 +1,4 @@
-"""A node to prepare on: a small inventory, its directories, an API, and the real parts put together over them."""
+"""A node to prepare on: a small inventory, its directories, an API, and the real parts over them."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ def claim(
             "allocation": {
                 "devices": {
                     "results": [
-                        {"request": d.split("-")[0], "driver": DRIVER, "pool": pool, "device": d} for d in devices
+                        {"request": d.split("-")[0], "driver": DRIVER, "pool": pool, "device": d}
+                        for d in devices
                     ],
                     "config": list(configs),
                 }
