@@ -167,13 +167,18 @@ class Builder:
                     if index in demand.kinds:
                         weights.setdefault(counter, {})[demand_index, index] = amount
         return [
-            Budget(
-                f"counter {counter[2]} of {counter[1]}",
-                max(quantity.parse(self._node.counters[counter]) - self._spent.get(counter, 0), Fraction(0)),
-                uses,
-            )
-            for counter, uses in weights.items()
+            Budget(f"counter {name} of {counter_set}", self._left(pool, counter_set, name), uses)
+            for (pool, counter_set, name), uses in weights.items()
         ]
+
+    def _left(self, pool: PoolId, counter_set: str, name: str) -> Fraction:
+        """What the taken devices leave; nothing at all in a set of which they have overdrawn any counter."""
+        left = {
+            key: quantity.parse(value) - self._spent.get(key, 0)
+            for key, value in self._node.counters.items()
+            if key[:2] == (pool, counter_set)
+        }
+        return Fraction(0) if min(left.values()) < 0 else left[pool, counter_set, name]
 
 
 class _Stranding:

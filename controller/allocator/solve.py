@@ -67,6 +67,9 @@ class _Attempt:
                     fixed.append(asks[0])
                 else:
                     flexible.append(asks)
+        for ask in (ask for asks in flexible for ask in asks if ask.everything):
+            # As with kube-scheduler, a pool in flux is in the way even of what would be chosen last.
+            self._filter.candidates(ask, self._claims[ask.claim].name)
         found = next(self._choices(fixed, flexible, ()), None)
         return self._refusal if found is None else self._allocation(*found)
 

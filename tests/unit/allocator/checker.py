@@ -188,7 +188,10 @@ def broken(case: Case, parts: Sequence[Part], placement: Placement) -> list[str]
                 )
                 for names in (set(given), case.taken)
             )
-            if spent and spent + before > Fraction(limit):
+            drawing = any(
+                u.counter_set == set_name for name in given for u in by_name[name].consumes_counters
+            )
+            if drawing and spent + before > Fraction(limit):
                 faults.append(f"{counter} of {set_name} is overdrawn")
     return faults
 
