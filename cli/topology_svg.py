@@ -14,17 +14,17 @@ from cli.topology_table import MEANINGS
 from cli.topology_view import View
 from driver.devices import Gpu, Nic, pci_order
 
-CHIP_WIDTH, CHIP_HEIGHT, CHIP_GAP = 104, 42, 8
+CHIP_WIDTH, CHIP_WIDTH_WITH_DOMAIN, CHIP_HEIGHT, CHIP_GAP = 104, 130, 42, 8
 PAD, LABEL, LINK = 10, 20, 46
 MARGIN, HEADER, FOOTER = 28, 84, 56
-ROW_WIDTH: Final = 1480
+ROW_WIDTH: Final = 1500
 """NUMA nodes are wrapped into rows of this width."""
 
 STYLE: Final = """
 text { font-family: ui-sans-serif, "Segoe UI", Helvetica, Arial, "DejaVu Sans", sans-serif; fill: #1c2733 }
 .mono { font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 10px }
-.title { font-size: 22px; font-weight: 650 } .name { font-size: 12px; font-weight: 650 } .sub { font-size: 13px }
-.label { font-size: 10.5px } .sub, .label, .faint { fill: #667483 }
+.title { font-size: 22px; font-weight: 650 } .name { font-size: 12px; font-weight: 650 }
+.sub { font-size: 13px } .label { font-size: 10.5px } .sub, .label, .faint { fill: #667483 }
 .page { fill: #ffffff } .numa { fill: #f4f6f8 } .root { fill: #ffffff; stroke: #d9e0e6 }
 .port { fill: none; stroke: #c3cdd6; stroke-dasharray: 3 3 } .switch { fill: #eaf0f6; stroke: #cbd7e2 }
 .gpu { fill: #1f7a4d } .gpu-text, .gpu-text.mono { fill: #ffffff } .nic { fill: #ffffff; stroke: #8fa0b0 }
@@ -49,31 +49,28 @@ class _Box:
 
     kind: str
     label: str
+    chip_width: int
     inner: list[_Box] = field(default_factory=list)
     gpus: list[Gpu] = field(default_factory=list)
     nics: list[Nic] = field(default_factory=list)
+    spread: int = 1
 
     @property
     def width(self) -> int:
         if self.inner:
             content = sum(box.width for box in self.inner) + CHIP_GAP * (len(self.inner) - 1)
         else:
-            content = self.columns * (CHIP_WIDTH + CHIP_GAP) - CHIP_GAP
+            content = self.columns * (self.chip_width + CHIP_GAP) - CHIP_GAP
         return content + (2 * PAD if self.label else 0)
 
     @property
     def columns(self) -> int:
-        return max(1, len(self.gpus))
+        return max(self.spread, len(self.gpus))
 
     @property
     def depth(self) -> int:
         own = 1 if self.label else 0
         return own + max((box.depth for box in self.inner), default=0)
-
-    @property
-    def nic_rows(self) -> int:
-        own = -(-len(self.nics) // self.columns)
-        return max((own, *(box.nic_rows for box in self.inner)))
 
     @property
     def has_gpus(self) -> bool:
@@ -107,8 +104,13 @@ def svg(shown: View) -> str:
     )
 
 
-def _tree(shown: View) -> list[_Box]:
-    """NUMA nodes; in them root complexes; in them root ports, where one has several leaves; in them leaves."""
+def _chip_width(shown: View) -> int:
+    addresses = [gpu.pci_address for gpu in shown.gpus] + [nic.pci_address for nic in shown.nics]
+    return CHIP_WIDTH if all(map(_is_short, addresses)) else CHIP_WIDTH_WITH_DOMAIN
+
+
+def _tree(shown: View, chip: int) -> list[_Box]:
+    """NUMA nodes; in them root complexes; in them root ports where one has several leaves; in them leaves."""
     devices: list[Gpu | Nic] = sorted([*shown.gpus, *shown.nics], key=lambda d: pci_order(d.pci_address))
     nodes: dict[int, _Box] = {}
     roots: dict[tuple[int, str], _Box] = {}
@@ -119,23 +121,27 @@ def _tree(shown: View) -> list[_Box]:
         root = place.pcie_root or ""
         port = place.pcie_root_port or device.pci_address.rsplit(".", 1)[0]
         leaf = place.pcie_switch or port
-        node = nodes.setdefault(numa, _Box("numa", f"NUMA node {numa}" if numa >= 0 else "no NUMA node"))
+        node = nodes.setdefault(
+            numa, _Box("numa", f"NUMA node {numa}" if numa >= 0 else "no NUMA node", chip)
+        )
         if (numa, root) not in roots:
-            roots[numa, root] = _Box("root", root or "root complex not known")
+            roots[numa, root] = _Box("root", root or "root complex not known", chip)
             node.inner.append(roots[numa, root])
         leaves = ports.setdefault((numa, root, port), {})
         if leaf not in leaves:
-            leaves[leaf] = _Box("switch", f"switch {_short(leaf)}" if place.pcie_switch else "")
+            leaves[leaf] = _Box("switch", f"switch {_short(leaf)}" if place.pcie_switch else "", chip)
         (leaves[leaf].gpus if isinstance(device, Gpu) else leaves[leaf].nics).append(device)  # type: ignore[arg-type]
+    for leaf_box in (box for leaves in ports.values() for box in leaves.values() if not box.gpus):
+        mates = {pair.gpu.pci_address for pair in shown.pairs if pair.nic in leaf_box.nics}
+        leaf_box.spread = max(1, len(mates))  # side by side, where their lines come from different GPUs
     for (numa, root, port), leaves in ports.items():
         inner = list(leaves.values())
         if len(inner) > 1:
-            inner = [_Box("port", f"root port {_short(port)}", inner)]
+            inner = [_Box("port", f"root port {_short(port)}", chip, inner)]
         roots[numa, root].inner += inner
-    found = [nodes[numa] for numa in sorted(nodes)]
-    for node in found:
+    for node in nodes.values():
         node.inner.sort(key=lambda box: not box.has_gpus)  # what has no GPU stands at the end
-    return found
+    return sorted(nodes.values(), key=lambda box: not box.has_gpus)  # else in the order of their devices
 
 
 class _Drawing:
@@ -143,6 +149,8 @@ class _Drawing:
 
     def __init__(self, shown: View) -> None:
         self._shown = shown
+        self._chip_width = _chip_width(shown)
+        self._above: dict[str, str] = {}
         self._boxes: list[str] = []
         self._chips: list[str] = []
         self._at: dict[str, tuple[float, float]] = {}
@@ -152,7 +160,7 @@ class _Drawing:
 
     def draw(self) -> None:
         bottom, widest = HEADER, 560
-        for row in _rows(_tree(self._shown)):
+        for row in _rows(_tree(self._shown, self._chip_width)):
             height = self._row(row, bottom)
             bottom += height + 16
             widest = max(widest, sum(box.width for box in row) + 16 * (len(row) - 1))
@@ -162,13 +170,11 @@ class _Drawing:
     def _row(self, row: Sequence[_Box], top: int) -> int:
         depth = max(box.depth for box in row)
         gpu_row = top + depth * LABEL + PAD
-        gpus = any(box.has_gpus for box in row)
-        nic_row = gpu_row + (CHIP_HEIGHT + LINK if gpus else 0)
-        nic_rows = max(box.nic_rows for box in row)
-        end = (
-            (nic_row if nic_rows else gpu_row + CHIP_HEIGHT) + nic_rows * (CHIP_HEIGHT + CHIP_GAP) - CHIP_GAP
-        )
-        end = max(end, gpu_row + CHIP_HEIGHT)
+        nic_row = gpu_row + (CHIP_HEIGHT + LINK if any(box.has_gpus for box in row) else 0)
+        step = CHIP_HEIGHT + CHIP_GAP
+        nic_rows, aside = max(map(self._nic_rows, row)), max(map(self._aside_rows, row))
+        below = nic_row + nic_rows * step if nic_rows else gpu_row + step
+        end = max(below, gpu_row + aside * step) - CHIP_GAP
         bottom = end + depth * 8 + 4
         x = float(MARGIN)
         for box in row:
@@ -188,23 +194,38 @@ class _Drawing:
         for inner in box.inner:
             self._box(inner, inner_x, top, bottom, gpu_row, nic_row)
             inner_x += inner.width + CHIP_GAP
+        step = self._chip_width + CHIP_GAP
         for index, gpu in enumerate(box.gpus):
-            self._chip(
-                gpu, "gpu", self._shown.gpu_name(gpu), inner_x + index * (CHIP_WIDTH + CHIP_GAP), gpu_row
-            )
+            self._chip(gpu, "gpu", self._shown.gpu_name(gpu), inner_x + index * step, gpu_row)
+        if self._is_aside(box):
+            nic_row = gpu_row
         rows = -(-len(box.nics) // box.columns)
         for index, nic in enumerate(box.nics):
             column, row = divmod(index, rows)
             y = nic_row + row * (CHIP_HEIGHT + CHIP_GAP)
-            self._chip(nic, "nic", nic.name, inner_x + column * (CHIP_WIDTH + CHIP_GAP), y)
+            self._chip(nic, "nic", nic.name, inner_x + column * step, y)
+            if row:
+                self._above[nic.pci_address] = box.nics[index - 1].pci_address
+
+    def _is_aside(self, box: _Box) -> bool:
+        """Nothing but NICs that pair with none: they need no room for lines above them."""
+        return not box.gpus and not any(nic.pci_address in self._paired for nic in box.nics)
+
+    def _nic_rows(self, box: _Box) -> int:
+        own = 0 if self._is_aside(box) else -(-len(box.nics) // box.columns)
+        return max((own, *map(self._nic_rows, box.inner)))
+
+    def _aside_rows(self, box: _Box) -> int:
+        own = len(box.nics) if self._is_aside(box) else 0
+        return max((own, *map(self._aside_rows, box.inner)))
 
     def _chip(self, device: Gpu | Nic, kind: str, name: str, x: float, y: float) -> None:
-        self._at[device.pci_address] = (x + CHIP_WIDTH / 2, y)
+        self._at[device.pci_address] = (x + self._chip_width / 2, y)
         lone = "" if device.pci_address in self._paired else " lone"
         rail = ""
         if device.rail is not None:
             wide = 15 + 6 * len(str(device.rail))
-            left = x + CHIP_WIDTH - wide - 6
+            left = x + self._chip_width - wide - 6
             rail = (
                 f'<rect class="rail" x="{left}" y="{y + 23}" width="{wide}" height="14" rx="7"/>'
                 f'<text class="{kind}-text mono" text-anchor="middle" x="{left + wide / 2}" y="{y + 33.5}">'
@@ -212,16 +233,21 @@ class _Drawing:
             )
         self._chips.append(
             f'<g class="on-{kind}{lone}"><title>{escape(_tip(device, name))}</title>'
-            f'<rect class="{kind}" x="{x}" y="{y}" width="{CHIP_WIDTH}" height="{CHIP_HEIGHT}" rx="7"/>'
+            f'<rect class="{kind}" x="{x}" y="{y}" width="{self._chip_width}" height="{CHIP_HEIGHT}" rx="7"/>'
             f'<text class="{kind}-text name" x="{x + 9}" y="{y + 17}">{escape(name)}</text>'
             f'<text class="{kind}-text mono" x="{x + 9}" y="{y + 33.5}">{_short(device.pci_address)}</text>'
             f"{rail}</g>"
         )
 
     def _lines(self) -> Iterator[str]:
+        mates = {(pair.gpu.pci_address, pair.nic.pci_address) for pair in self._shown.pairs}
         for pair in sorted(self._shown.pairs, key=lambda p: -p.tier):
             x1, y1 = self._at[pair.gpu.pci_address]
             x2, y2 = self._at[pair.nic.pci_address]
+            above = self._above.get(pair.nic.pci_address, "")
+            if (pair.gpu.pci_address, above) in mates:  # the line goes on from the NIC above
+                yield f'<path class="line {pair.tier.name}" d="M{x2} {y2 - CHIP_GAP}V{y2}"/>'
+                continue
             y1 += CHIP_HEIGHT + 3
             y2 -= 3
             bend = max(18.0, (y2 - y1) / 2)
@@ -264,6 +290,10 @@ def _rows(boxes: Sequence[_Box]) -> Iterator[list[_Box]]:
         row.append(box)
     if row:
         yield row
+
+
+def _is_short(address: str) -> bool:
+    return address.startswith("0000:")
 
 
 def _short(address: str) -> str:

@@ -35,7 +35,7 @@ MEANINGS: Final = {
 
 def table(shown: View) -> str:
     """The whole report; coloured where standard output is a terminal."""
-    wide = 16 + 5 * (len(shown.gpus) + len(shown.nics))
+    wide = 24 + 8 * (len(shown.gpus) + len(shown.nics))
     console = Console(
         file=io.StringIO(),
         force_terminal=sys.stdout.isatty(),

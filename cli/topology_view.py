@@ -31,8 +31,8 @@ class ShownPair:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A machine as it is shown. `tiers` has a row for each GPU and a column for each NIC; `nvlinks` a row and a
-    column for each GPU, 0 where no link is known.
+    """A machine as it is shown. `tiers` has a row for each GPU and a column for each NIC; `nvlinks` has a row
+    and a column for each GPU, 0 where no link is known.
     """
 
     machine: str
@@ -59,8 +59,8 @@ class View:
 
 
 def view(inventory: Inventory, *, machine: str = "", nvlinks: int = 0, overlay: str = "") -> View:
-    """Compute the view; `machine` replaces the product's name, `nvlinks` is the number of links between two GPUs
-    where NVML does not say, `overlay` names what corrected the tree.
+    """Compute the view; `machine` replaces the product's name, `nvlinks` is the number of links between two
+    GPUs where NVML does not say, `overlay` names what corrected the tree.
 
     GPUs that NVML does not answer for are shown as well: the tree says where they are.
     """

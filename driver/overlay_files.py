@@ -208,14 +208,16 @@ class _YamlReader:
         if len(above) >= _DEEPEST:
             raise self.error(node, f"is nested more than {_DEEPEST} deep")
         fields = self._mapping(node, {"name", "numaNode", "devices", "switches"})
-        name = self._text(fields["name"]) if "name" in fields else f"switch-{node.start_mark.line + 1}"
+        devices = self._items(fields.get("devices"))
+        unnamed = self._address(devices[0]) if devices else f"line-{node.start_mark.line + 1}"
+        name = self._text(fields["name"]) if "name" in fields else f"switch-of-{unnamed}"
         if name in self._names:
             raise self.error(node, f"switch {name} is listed twice")
         self._names.add(name)
         if "numaNode" in fields:
             numa = self._number(fields["numaNode"])
         path = (*above, name)
-        for device in self._items(fields.get("devices")):
+        for device in devices:
             yield Below(self._address(device), device.start_mark.line + 1, path, numa)
         for inner in self._items(fields.get("switches")):
             yield from self._switch(inner, path, numa)
