@@ -7,9 +7,20 @@ sends a patch, never the whole object. Shapes after resource.k8s.io/v1 and core/
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+
+if TYPE_CHECKING:
+    T = TypeVar("T")
+    NullableList = list[T]
+else:
+
+    class NullableList:
+        """A list that the API server writes as null when empty (no omitempty in its Go type): [] here."""
+
+        def __class_getitem__(cls, item: object) -> object:
+            return list[item] | None
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -282,9 +293,12 @@ class DeviceAllocationConfig(Wire, frozen=True, kw_only=True):
 class DeviceClaim(Wire, frozen=True, kw_only=True):
     """spec.devices of a claim."""
 
-    requests: list[DeviceRequest] = []
+    requests: NullableList[DeviceRequest] = []
     constraints: list[DeviceConstraint] = []
     config: list[DeviceClaimConfig] = []
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "requests", self.requests or [])
 
 
 class ResourceClaimSpec(Wire, frozen=True, kw_only=True):
@@ -357,9 +371,12 @@ class AllocatedDeviceStatus(Wire, frozen=True, kw_only=True):
     pool: str
     device: str
     share_id: str | None = msgspec.field(default=None, name="shareID")
-    conditions: list[Condition] = []
+    conditions: NullableList[Condition] = []
     data: dict[str, Any] | None = None
     network_data: NetworkDeviceData | None = None
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "conditions", self.conditions or [])
 
 
 class ResourceClaimStatus(Wire, frozen=True, kw_only=True):
