@@ -24,6 +24,7 @@ class Report:
     """Writes to stdout; in colours on a terminal, as wide as the tables need elsewhere."""
 
     def __init__(self) -> None:
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # into a pipe as well
         width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH
         self._console = Console(width=width, highlight=False, soft_wrap=False)
         self._begin = time.monotonic()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from cni.build import BuildError
 from deploy.image.build import IMAGE, ImageError, build_image
+from deploy.image.content import write_context
 from deploy.image.debian import BaseError
 
 
@@ -17,9 +19,17 @@ def main() -> int:
         "--base", default="", help="image with Python to begin from (default: made with mmdebstrap)"
     )
     parser.add_argument("--mirror", default="", help="Debian mirror for mmdebstrap")
+    parser.add_argument(
+        "--context",
+        type=Path,
+        help="build nothing; put the files into this folder, for another builder and the same Containerfile",
+    )
     parser.add_argument("--fresh", action="store_true", help="make every layer anew")
     arguments = parser.parse_args()
     try:
+        if arguments.context:
+            write_context(arguments.context)
+            return 0
         print(build_image(arguments.base, arguments.mirror, arguments.fresh))
     except (ImageError, BaseError, BuildError) as error:
         print(error, file=sys.stderr)

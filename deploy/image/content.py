@@ -120,10 +120,20 @@ def write_code(files: Iterable[Path], target: Path, root: Path = ROOT) -> None:
     for path in files:
         _copy(path, library / path.relative_to(root))
     compile_tree(library, library, f"{PREFIX}/lib")
-    programs.mkdir(parents=True)
+    programs.mkdir(parents=True, exist_ok=True)
     (programs / "tandem").write_text(_COMMAND)
     (programs / "tandem").chmod(0o755)
     shim.build(programs / "tandem-cni")
+
+
+def write_context(target: Path) -> None:
+    """Put all that lies on a base into one folder, for a single build by the Containerfile.
+
+    Raises:
+        cni.build.BuildError: the shim cannot be compiled.
+    """
+    write_dependencies(closure(requirements()), target)
+    write_code(code_files(), target)
 
 
 def digest(*parts: str | bytes) -> str:

@@ -1,0 +1,133 @@
+"""The manifests and what they set in motion speak the same words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from controller.main import parser
+from deploy.image.build import IMAGE
+from deploy.image.content import ROOT
+from driver.config import decode_user
+from driver.mock.machine import known
+from driver.names import CONTROLLER_TAINT, DRIVER_NAME
+from kubeletplugin import settings
+
+BASE = ROOT / "deploy" / "base"
+MOCK = ROOT / "deploy" / "overlays" / "mock"
+EXAMPLES = sorted((ROOT / "deviceclasses" / "examples").glob("*.yaml"))
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+def workload(name: str) -> dict[str, Any]:
+    (found,) = documents(BASE / f"{name}.yaml")
+    pod: dict[str, Any] = found["spec"]["template"]["spec"]
+    return pod
+
+
+def arguments(name: str) -> list[str]:
+    """As they are with the mock overlay."""
+    patches = documents(MOCK / "kustomization.yaml")[0]["patches"]
+    added = [
+        step["value"]
+        for patch in patches
+        if patch["target"]["name"] == f"tandem-{name}"
+        for step in yaml.safe_load(patch["patch"])
+    ]
+    return [*workload(name)["containers"][0]["args"], *added]
+
+
+def test_the_controller_takes_its_arguments() -> None:
+    command, *options = arguments("controller")
+    assert command == "controller"
+    parsed = parser().parse_args(options)
+    assert parsed.leader_elect
+    assert parsed.fabric_cidr is not None
+    (port,) = workload("controller")["containers"][0]["ports"]
+    assert parsed.http_port == port["containerPort"]
+
+
+def test_the_kubelet_plugin_takes_its_arguments_and_has_its_directories() -> None:
+    command, *options = arguments("kubelet-plugin")
+    assert command == "kubelet-plugin"
+    parsed = settings.parse(options, {})
+    assert parsed.mock_machine in known()
+    container = workload("kubelet-plugin")["containers"][0]
+    mounted = {Path(mount["mountPath"]) for mount in container["volumeMounts"]}
+    wanted = {
+        parsed.state_dir,
+        parsed.run_dir,
+        parsed.registry_dir,
+        parsed.pods_dir,
+        parsed.cdi_dir,
+        parsed.cni_bin_dir,
+        parsed.cni_conf_dir,
+        parsed.dev_root,
+        parsed.plugins_dir / parsed.driver_name,
+    }
+    assert wanted <= mounted
+
+
+def test_every_mount_has_its_volume_at_the_same_path_of_the_host() -> None:
+    pod = workload("kubelet-plugin")
+    host = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert mounts == host
+
+
+def test_the_lease_that_the_controller_may_write_is_the_one_it_takes() -> None:
+    rules = [rule for item in documents(BASE / "controller-rbac.yaml") for rule in item.get("rules", [])]
+    named = [name for rule in rules for name in rule.get("resourceNames", [])]
+    assert named == [parser().parse_args([]).lease_name]
+
+
+def test_the_plugin_may_report_devices_of_its_own_driver_alone() -> None:
+    rules = [rule for item in documents(BASE / "kubelet-plugin-rbac.yaml") for rule in item.get("rules", [])]
+    (rule,) = [rule for rule in rules if "resourceclaims/driver" in rule["resources"]]
+    assert rule["resourceNames"] == [DRIVER_NAME]
+    assert all(verb.startswith("associated-node:") for verb in rule["verbs"])
+
+
+def test_nobody_has_rights_to_everything() -> None:
+    for path in BASE.glob("*-rbac.yaml"):
+        for rule in (rule for item in documents(path) for rule in item.get("rules", [])):
+            assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
+
+
+def test_the_image_is_the_one_that_is_built() -> None:
+    (image,) = documents(BASE / "kustomization.yaml")[0]["images"]
+    assert f"{image['newName']}:{image['newTag']}" == IMAGE
+    used = {workload(name)["containers"][0]["image"] for name in ("controller", "kubelet-plugin")}
+    assert used == {image["name"]}
+
+
+def test_the_admission_policies_speak_of_our_taint_and_our_service_account() -> None:
+    text = (BASE / "admission.yaml").read_text()
+    assert f'"{CONTROLLER_TAINT}"' in text
+    (account,) = re.findall(r'"system:serviceaccount:([^"]+)"', text)
+    assert account == f"tandem-system:{workload('kubelet-plugin')['serviceAccountName']}"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_examples_ask_for_classes_that_there_are_in_words_that_we_read(path: Path) -> None:
+    classes = {
+        item["metadata"]["name"]
+        for file in (ROOT / "deviceclasses").glob("*.yaml")
+        for item in documents(file)
+        if item["kind"] == "DeviceClass"
+    }
+    for template in documents(path):
+        devices = template["spec"]["spec"]["devices"]
+        names = {request["name"] for request in devices["requests"]}
+        assert {request["exactly"]["deviceClassName"] for request in devices["requests"]} <= classes
+        for config in devices.get("config", []):
+            assert set(config["requests"]) <= names
+            alignment = decode_user(config["opaque"]["parameters"])
+            assert {alignment.pairs.gpus, alignment.pairs.nics} <= names
