@@ -95,10 +95,11 @@ class HealthServer:
 
     def stop(self) -> None:
         """End, and remove the socket."""
-        self._server.shutdown()
+        if self._thread.ident is not None:  # else shutdown() would wait for ever
+            self._server.shutdown()
+            self._thread.join(timeout=5.0)
         self._server.server_close()
         self._path.unlink(missing_ok=True)
-        self._thread.join(timeout=5.0)
 
 
 def _connect(path: Path) -> grpc.Channel:

@@ -104,7 +104,8 @@ class StatusWriter:
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join(timeout=5.0)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=5.0)
 
     def changed(self, claim_uid: str) -> None:
         """The ledger has news of a claim. Never blocks."""

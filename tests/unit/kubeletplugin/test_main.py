@@ -1,0 +1,132 @@
+"""The whole plugin as a process: no hardware, no kubelet, a small API server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from driver.kube import paths
+from kubeletplugin.healthz import ask
+from tests.unit.kubeletplugin.api import SLICES, FakeApi, serve
+from tests.unit.kubeletplugin.world import NODE
+
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "%s"}}]
+contexts: [{name: c, context: {cluster: c, user: u}}]
+current-context: c
+users: [{name: u, user: {token: t}}]
+"""
+
+
+@contextmanager
+def plugin(root: Path, server: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    (root / "sys/bus/pci/devices").mkdir(parents=True, exist_ok=True)
+    (root / "dev").mkdir(exist_ok=True)
+    (root / "kubeconfig").write_text(KUBECONFIG % server)
+    options = {
+        "node-name": NODE,
+        "kubeconfig": "kubeconfig",
+        "sysfs": "sys",
+        "dev-root": "dev",
+        "plugins-dir": "plugins",
+        "registry-dir": "registry",
+        "pods-dir": "pods",
+        "state-dir": "state",
+        "cdi-dir": "cdi",
+        "run-dir": "run",
+        "cni-shim": "",
+    }
+    argv = [f"--{name}={value}" for name, value in options.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "kubelet-plugin", *argv, *arguments],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def until(true: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 10
+    while not true():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*") if path.is_file() or path.is_socket()}
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[FakeApi, str]]:
+    with serve() as (api, client):
+        api.put(paths.node(NODE), {"metadata": {"name": NODE}})
+        yield api, client._host
+
+
+def test_it_publishes_answers_and_leaves_no_socket_at_sigterm(
+    tmp_path: Path, served: tuple[FakeApi, str]
+) -> None:
+    api, server = served
+    with plugin(tmp_path, server) as process:
+        until(lambda: api.under(SLICES) and (tmp_path / "registry/tandem-dra.io-reg.sock").exists(), process)
+        health = tmp_path / "plugins/tandem-dra.io/health.sock"
+        until(lambda: ask(health, "healthz") == "ok", process)
+        assert ask(health, "readyz") == "the kubelet has not registered the driver"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    assert names(tmp_path / "registry") | names(tmp_path / "plugins") | names(tmp_path / "run") == {
+        "node.lock"
+    }
+    assert api.under(SLICES)
+
+
+def test_a_killed_ones_sockets_are_replaced_by_the_next(tmp_path: Path, served: tuple[FakeApi, str]) -> None:
+    _, server = served
+    health = tmp_path / "plugins/tandem-dra.io/health-{}.sock"
+    for uid in ("first", "second"):
+        path = Path(str(health).format(uid))
+        with plugin(tmp_path, server, f"--pod-uid={uid}") as process:
+            until(lambda path=path: ask(path, "healthz") == "ok", process)  # type: ignore[misc]
+            process.kill()
+            process.wait()
+    left = names(tmp_path / "registry") | names(tmp_path / "plugins")
+    assert not any("first" in name for name in left)
+
+
+def test_two_instances_serve_at_once_and_one_publishes(tmp_path: Path, served: tuple[FakeApi, str]) -> None:
+    api, server = served
+    folder = tmp_path / "plugins/tandem-dra.io"
+    with plugin(tmp_path, server, "--pod-uid=old") as old, plugin(tmp_path, server, "--pod-uid=new") as new:
+        for uid, process in (("old", old), ("new", new)):
+            path = folder / f"health-{uid}.sock"
+            until(lambda path=path: ask(path, "healthz") == "ok", process)  # type: ignore[misc]
+        until(lambda: api.under(SLICES), old)
+        old.send_signal(signal.SIGTERM)
+        assert old.wait(10) == 0
+        (slice_,) = api.under(SLICES)
+        api.remove(f"{SLICES}/{slice_['metadata']['name']}")
+        until(lambda: api.under(SLICES), new)  # the other one took over
+
+
+def test_a_wrong_setting_is_one_line(tmp_path: Path) -> None:
+    with plugin(tmp_path, "http://127.0.0.1:1", "--driver-name=NO") as process:
+        _, error = process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert error.startswith("tandem kubelet-plugin: --driver-name: 'NO' is no DNS subdomain")
