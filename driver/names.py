@@ -40,6 +40,8 @@ MULTUS_RESOURCE_NAME: Final = "k8s.cni.cncf.io/resourceName"
 TYPE_GPU: Final = "gpu"
 TYPE_NIC: Final = "nic"
 TYPE_VF: Final = "vf"
+TYPE_MIG: Final = "mig"
+TYPE_VFIO: Final = "vfio"
 
 
 def qualified(name: str, domain: str = DRIVER_NAME) -> str:
