@@ -57,7 +57,7 @@ class Chooser:
         self._state = state
         self._settings = settings
         self._cel = cel
-        self._options = Options(driver=settings.driver_name)
+        self._options = Options(driver=settings.driver_name, managed_only=state.managed_only)
         self._refused: dict[tuple[bytes, str], tuple[int, Refusal]] = {}
         self._allocated: dict[tuple[bytes, str], tuple[int, tuple[int, ...], Allocation]] = {}
 
@@ -122,10 +122,11 @@ class Chooser:
             if claim.status.allocation and (node := node_of(claim.status.allocation))
         ]
         pins += [pod.spec.node_name] if pod.spec.node_name else []
-        if not pins:
-            yield from (record for record in self._state.nodes.values() if record.slices)
-        elif (record := self._state.nodes.get(pins[0])) is not None and record.slices:
-            yield record
+        pinned = self._state.nodes.get(pins[0]) if pins else None
+        records = self._state.nodes.values() if not pins else [pinned] if pinned is not None else []
+        for record in records:
+            if not self._state.managed_only or self._state.pools(record):
+                yield record
 
     def _misfit(
         self,
@@ -179,7 +180,7 @@ class Chooser:
             return kept[2]
         devices = self._state.devices(record)
         if devices is None:
-            return Refusal(claim="", subject="node", message="the node has no devices")
+            return Refusal(claim="", subject="node", message="the node is gone")
         verdict = allocate(
             wanted, devices, self._state.classes, self._state.taken(record), self._options, self._cel
         )

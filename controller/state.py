@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from controller import fit
-from controller.allocator.model import DeviceId, NodeDevices
+from controller.allocator.model import DeviceId, NodeDevices, node_reaches
 from controller.books import Books, Duplicate, Held, Pool
 from driver.kube.objects import (
     AllocationResult,
@@ -34,18 +34,18 @@ _ANY_PRIORITY = 2**31
 @dataclass(slots=True)
 class NodeRecord:
     """One node. `used` and `promised` are what the pods take: bound ones, and by UID those nominated or
-    pinned by an allocation, with their priority.
+    pinned by an allocation, with their priority. `own_pools` have a slice of this node's alone.
     """
 
     name: str
     node: Node | None = None
-    slices: dict[str, ResourceSlice] = field(default_factory=dict)
+    own_pools: set[Pool] = field(default_factory=set)
     used: dict[str, int] = field(default_factory=dict)
     promised: dict[str, tuple[int, fit.Amounts]] = field(default_factory=dict)
     generation: int = 0
     devices_generation: int = 0
     index: NodeDevices | None = None
-    pools: tuple[Pool, ...] = ()
+    pools: tuple[Pool, ...] | None = None
 
     def used_beside(self, uids: Iterable[str], priority: int) -> dict[str, int]:
         """What all but the pods named take, as far as it counts for a pod of this priority."""
@@ -76,9 +76,14 @@ class Failure:
 
 @dataclass(slots=True)
 class ClusterState:
-    """All indices; `driver_name` says which slices and allocations are ours."""
+    """All indices; `driver_name` says which slices and allocations are ours.
+
+    Attributes:
+        managed_only: count only devices that carry our taint, as the live controller must; otherwise all.
+    """
 
     driver_name: str
+    managed_only: bool = True
     books: Books = field(init=False)
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
     classes: dict[str, DeviceClass] = field(default_factory=dict)
@@ -99,7 +104,9 @@ class ClusterState:
     """UIDs whose tries are over: pods that were bound or left, claims that were reserved or left."""
 
     _claim_keys: dict[str, Key] = field(default_factory=dict)
-    _pool_node: dict[Pool, str] = field(default_factory=dict)
+    _pools: dict[Pool, dict[str, ResourceSlice]] = field(default_factory=dict)
+    _wide_pools: set[Pool] = field(default_factory=set)
+    """Pools with a slice that is not one node's: network-attached devices."""
     _promised_on: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -108,22 +115,35 @@ class ClusterState:
     # Questions
 
     def devices(self, record: NodeRecord) -> NodeDevices | None:
-        """The index of the node's devices that we allocate; None where there are none."""
-        if record.index is None and record.node is not None and record.slices:
-            record.index = NodeDevices.build(list(record.slices.values()), record.node)
+        """The index of what the node reaches and we allocate; None where the node is gone."""
+        if record.index is None and record.node is not None:
+            slices = [s for pool in self.pools(record) for s in self._pools[pool].values()]
+            record.index = NodeDevices.build(slices, record.node)
         return record.index
+
+    def pools(self, record: NodeRecord) -> tuple[Pool, ...]:
+        """The pools that the node can reach."""
+        if record.pools is None:
+            wide = [
+                pool
+                for pool in self._wide_pools - record.own_pools
+                if record.node is not None
+                and any(node_reaches(s, record.node) for s in self._pools[pool].values())
+            ]
+            record.pools = tuple(sorted([*record.own_pools, *wide]))
+        return record.pools
 
     def taken(self, record: NodeRecord) -> set[DeviceId]:
         """Devices of the node's pools that claims hold."""
-        return {device for pool in record.pools for device in self.books.taken(pool)}
+        return {device for pool in self.pools(record) for device in self.books.taken(pool)}
 
     def taken_count(self, record: NodeRecord) -> int:
         """How many they are."""
-        return sum(len(self.books.taken(pool)) for pool in record.pools)
+        return sum(len(self.books.taken(pool)) for pool in self.pools(record))
 
     def taken_version(self, record: NodeRecord) -> tuple[int, ...]:
         """Changes whenever they do."""
-        return tuple(self.books.version(pool) for pool in record.pools)
+        return tuple(self.books.version(pool) for pool in self.pools(record))
 
     def claims_of(self, pod: Pod) -> list[ResourceClaim] | None:
         """The pod's claims, in its order; None while one of them is not there."""
@@ -203,20 +223,19 @@ class ClusterState:
         record.node = new
         if old is not None and new is not None and _placement_facts(old) == _placement_facts(new):
             return
-        record.index = None
+        record.index = record.pools = None
         self._changed(record.name, devices=True)
 
     def apply_slice(self, old: ResourceSlice | None, new: ResourceSlice | None) -> None:
-        """A slice of our driver changed. Those without our taint are kube-scheduler's, not ours."""
-        if old is not None and old.spec.node_name:
-            self._record(old.spec.node_name).slices.pop(old.metadata.name, None)
-        if new is not None and new.spec.node_name and _is_managed(new):
-            self._record(new.spec.node_name).slices[new.metadata.name] = new
-            self._pool_node[(new.spec.driver, new.spec.pool.name)] = new.spec.node_name
-        for name in {s.spec.node_name for s in (old, new) if s is not None and s.spec.node_name}:
+        """A slice changed. Those without our taint are kube-scheduler's, not ours."""
+        nodes: set[str] = set()
+        if old is not None:
+            nodes |= self._place_slice(old, there=False)
+        if new is not None and (not self.managed_only or _is_managed(new)):
+            nodes |= self._place_slice(new, there=True)
+        for name in nodes:
             record = self._record(name)
-            record.index = None
-            record.pools = tuple({(s.spec.driver, s.spec.pool.name) for s in record.slices.values()})
+            record.index = record.pools = None
             self._changed(name, devices=True)
 
     def apply_class(self, old: DeviceClass | None, new: DeviceClass | None) -> None:
@@ -277,6 +296,37 @@ class ClusterState:
         record.generation = self.generation
         if devices:
             record.devices_generation = self.generation
+
+    def _place_slice(self, item: ResourceSlice, *, there: bool) -> set[str]:
+        """Put it into its pool or take it out. Returns the nodes that this concerns."""
+        pool = (item.spec.driver, item.spec.pool.name)
+        nodes = self._nodes_of(pool)
+        slices = self._pools.setdefault(pool, {})
+        if there:
+            slices[item.metadata.name] = item
+        else:
+            slices.pop(item.metadata.name, None)
+        if any(not s.spec.node_name for s in slices.values()):
+            self._wide_pools.add(pool)
+        else:
+            self._wide_pools.discard(pool)
+        if not slices:
+            del self._pools[pool]
+        own = {s.spec.node_name for s in slices.values() if s.spec.node_name}
+        nodes |= self._nodes_of(pool)
+        for name in nodes | own:
+            record = self._record(name)
+            if name in own:
+                record.own_pools.add(pool)
+            else:
+                record.own_pools.discard(pool)
+        return nodes | own
+
+    def _nodes_of(self, pool: Pool) -> set[str]:
+        """Nodes that the pool's devices may concern."""
+        if pool in self._wide_pools:
+            return set(self.nodes)
+        return {s.spec.node_name for s in self._pools.get(pool, {}).values() if s.spec.node_name}
 
     def _add_pod(self, pod: Pod) -> None:
         if pod.spec.node_name:
@@ -342,7 +392,7 @@ class ClusterState:
         allocation = self.allocation_of(claim) if claim is not None and current else None
         freed, duplicates = self.books.record(uid, allocation)
         self.duplicates.extend(duplicates)
-        for node in {self._pool_node[pool] for pool in freed if pool in self._pool_node}:
+        for node in {node for pool in freed for node in self._nodes_of(pool)}:
             self._changed(node, devices=True)
         if before != self.books.held(uid):
             for pod in [self.claimants[user] for user in self.users.get(key, ())]:
