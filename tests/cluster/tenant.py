@@ -10,6 +10,7 @@ from tests.controlplane import BUSYBOX, Cluster, wait_for
 from tests.controlplane.errors import CommandError, WaitTimeoutError
 
 _UNTIL_TOLD_TO_END = "trap exit TERM; sleep 86400 & wait"
+_UNTIL_KILLED = "trap '' TERM; while :; do sleep 86400; done"
 
 
 def rail(number: int) -> str:
@@ -61,14 +62,19 @@ def claim(name: str, **asked: Any) -> dict[str, Any]:
     return made | {"kind": "ResourceClaim", "spec": made["spec"]["spec"]}
 
 
-def pod(name: str, *, node: str = "", template: str = "", claim: str = "") -> dict[str, Any]:
-    """A pod that runs until it is told to end, with all devices of a claim of that template, or of that
-    claim, or with none.
+def pod(
+    name: str, *, node: str = "", template: str = "", claim: str = "", stubborn: bool = False
+) -> dict[str, Any]:
+    """A pod that runs until it is told to end (a stubborn one: until it is killed, 2 s later), with all
+    devices of a claim of that template, or of that claim, or with none.
+
+    In the node's process table its shell has the argument ``pod:<name>``.
     """
+    script = _UNTIL_KILLED if stubborn else _UNTIL_TOLD_TO_END
     container: dict[str, Any] = {
         "name": "main",
         "image": BUSYBOX,
-        "command": ["sh", "-c", _UNTIL_TOLD_TO_END],
+        "command": ["sh", "-c", script, f"pod:{name}"],
     }
     spec: dict[str, Any] = {"containers": [container], "terminationGracePeriodSeconds": 2}
     if node:
@@ -134,17 +140,22 @@ class Tenant:
             return False
         return True
 
+    def claim(self, name: str) -> Any:
+        """The one claim of a pod; None before it is made."""
+        statuses = self.pod(name)["status"].get("resourceClaimStatuses")
+        if not statuses:
+            return None
+        path = f"/apis/resource.k8s.io/v1/namespaces/{self._namespace}/resourceclaims"
+        return self._cluster.api.get(f"{path}/{statuses[0]['resourceClaimName']}")
+
+    def is_allocated(self, name: str) -> bool:
+        """Has the pod's claim devices?"""
+        return "allocation" in ((self.claim(name) or {}).get("status") or {})
+
     def claim_of(self, name: str) -> Any:
         """The one claim of a pod, once it is allocated."""
-
-        def allocated() -> Any:
-            statuses = self.pod(name)["status"].get("resourceClaimStatuses") or []
-            assert statuses, f"{name} has no claim yet"
-            path = f"/apis/resource.k8s.io/v1/namespaces/{self._namespace}/resourceclaims"
-            found = self._cluster.api.get(f"{path}/{statuses[0]['resourceClaimName']}")
-            return found if "allocation" in found.get("status", {}) else None
-
-        return wait_for(f"the claim of {name} to be allocated", allocated)
+        wait_for(f"the claim of {name} to be allocated", lambda: self.is_allocated(name))
+        return self.claim(name)
 
     def placement(self, name: str) -> Any:
         """What the controller decided for the pod: its pairs and interfaces."""

@@ -6,7 +6,6 @@ After each test the nodes are as before it: see the fixture `tandem`.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,15 +25,23 @@ def plugin(tandem: Tandem) -> Plugin:
     return tandem.plugin("node-0")
 
 
+# Stands in front of the first plugin of the chain, which containerd calls when the claims are prepared.
+_HOLD = """
+cd /opt/cni/bin
+mv ptp ptp-held
+printf '#!/bin/sh\\nwhile [ -e %s/ptp-held ]; do sleep 0.05; done; exec %s/ptp\\n' $PWD $PWD > ptp
+chmod +x ptp
+"""
+
+
 @contextmanager
-def no_sandboxes(node: Node) -> Iterator[None]:
-    """Pods are prepared meanwhile, and go no further."""
-    containerd = node.processes["containerd"]
-    containerd.signal(signal.SIGSTOP)
+def no_networks(node: Node) -> Iterator[None]:
+    """New pods get no network meanwhile, but wait for it."""
+    node.run(["sh", "-euc", _HOLD])
     try:
         yield
     finally:
-        containerd.signal(signal.SIGCONT)
+        node.run(["mv", "/opt/cni/bin/ptp-held", "/opt/cni/bin/ptp"])
 
 
 def test_a_pod_without_claims_starts_while_the_plugin_is_dead(tenant: Tenant, plugin: Plugin) -> None:
@@ -55,10 +62,9 @@ def test_killed_between_prepare_and_sandbox_the_pod_waits_for_its_interface(
     tenant: Tenant, plugin: Plugin
 ) -> None:
     tenant.apply(template("pair"))
-    with no_sandboxes(plugin.node):
+    with no_networks(plugin.node):
         tenant.apply(pod("p", node="node-0", template="pair"))
-        uid = tenant.claim_of("p")["metadata"]["uid"]
-        wait_for("the claim to be prepared", lambda: plugin.look().claims.get(uid) == "prepared")
+        wait_for("the Prepare", lambda: list(plugin.look().claims.values()) == ["prepared"])
         plugin.kill()
 
     assert "has a NIC claim; will be tried again" in tenant.wait_message("p", "tandem")
@@ -69,24 +75,26 @@ def test_killed_between_prepare_and_sandbox_the_pod_waits_for_its_interface(
     assert "net1" in tenant.interfaces("p")
 
 
-@pytest.mark.parametrize("point", ["attach.recorded", "attach.moved", "attach.done"])
-def test_killed_during_add_the_pod_starts_with_its_interface_later(
-    tenant: Tenant, plugin: Plugin, tmp_path: Path, point: Point
+def test_killed_during_add_the_pods_start_with_their_interfaces_later(
+    tenant: Tenant, tandem: Tandem, tmp_path: Path
 ) -> None:
+    points: tuple[Point, Point] = ("attach.recorded", "attach.moved")
     tenant.apply(template("two", gpus=2, nics=2))
-    plugin.start(stop_at=point, action=f"kill:{tmp_path / 'once'}")
-    tenant.apply(pod("p", node="node-0", template="two"))
-    plugin.wait_killed()
-    assert not tenant.runs("p")
+    for plugin, point in zip(tandem.plugins, points, strict=True):
+        plugin.start(stop_at=point, action=f"kill:{tmp_path / point}")
+    tenant.apply(*(pod(f"on-{p.node.name}", node=p.node.name, template="two") for p in tandem.plugins))
+    for plugin in tandem.plugins:
+        plugin.wait_killed()
+        assert not tenant.runs(f"on-{plugin.node.name}")
+        plugin.start()
 
-    plugin.start()
-
-    tenant.wait_running("p", timeout_seconds=90)
-    assert {"eth0", "net1", "net2"} == set(tenant.interfaces("p"))
-    seen = plugin.look()
-    assert set(seen.attachments.values()) == {"attached"}
-    assert set(plugin.home) - set(seen.vfs) == {name for name in plugin.home if name not in seen.vfs}
-    assert len(seen.vfs) == len(plugin.home) - 2
+    for plugin in tandem.plugins:
+        name = f"on-{plugin.node.name}"
+        tenant.wait_running(name, timeout_seconds=60)
+        assert set(tenant.interfaces(name)) == {"eth0", "net1", "net2"}
+        seen = plugin.look()
+        assert list(seen.attachments.values()) == ["attached"] * 2
+        assert len(seen.vfs) == len(plugin.home) - 2
 
 
 def test_a_pod_does_not_start_as_long_as_its_add_is_under_way(
@@ -133,18 +141,20 @@ def test_killed_while_pods_run_they_go_on_and_go_home(tenant: Tenant, plugin: Pl
     assert row == "attached"
 
 
-@pytest.mark.parametrize("point", ["unprepare.recorded", "detach.moved"])
-def test_killed_while_a_pod_ends_it_leaves_nothing(
-    tenant: Tenant, plugin: Plugin, tmp_path: Path, point: Point
-) -> None:
+def test_killed_while_pods_end_it_leaves_nothing(tenant: Tenant, tandem: Tandem, tmp_path: Path) -> None:
+    points: tuple[Point, Point] = ("detach.moved", "unprepare.recorded")
     tenant.apply(template("pair"))
-    plugin.start(stop_at=point, action=f"kill:{tmp_path / 'once'}")
-    tenant.apply(pod("p", node="node-0", template="pair"))
-    tenant.wait_running("p")
-    tenant.kubectl("delete", "pod", "p", "--wait=false")
-    plugin.wait_killed()
+    for plugin, point in zip(tandem.plugins, points, strict=True):
+        plugin.start(stop_at=point, action=f"kill:{tmp_path / point}")
+    names = [f"on-{plugin.node.name}" for plugin in tandem.plugins]
+    tenant.apply(
+        *(pod(f"on-{plugin.node.name}", node=plugin.node.name, template="pair") for plugin in tandem.plugins)
+    )
+    tenant.wait_running(*names)
+    tenant.kubectl("delete", "pods", *names, "--wait=false")
+    for plugin in tandem.plugins:
+        plugin.wait_killed()
+        plugin.start()
 
-    plugin.start()
-
-    tenant.kubectl("wait", "--for=delete", "pod/p", "--timeout=60s")
-    wait_for("nothing to be left", plugin.assert_clean)
+    tenant.kubectl("wait", "--for=delete", "--timeout=60s", *(f"pod/{name}" for name in names))
+    tandem.wait_clean()

@@ -4,6 +4,7 @@ device, and nothing leaks.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from driver.names import device_name
 from kubeletplugin.steps import Point
 from tests.cluster.tandem import MACHINE, Plugin, Tandem
 from tests.cluster.tenant import Tenant, at, pod, template
-from tests.controlplane import wait_for
+from tests.controlplane import Node, wait_for
 
 _MOCK = load(MACHINE)
 _NIC = _MOCK.nics[0]
@@ -86,14 +87,54 @@ def test_a_running_pod_deleted_by_force_keeps_its_device_until_it_has_ended(
     assert plugin.look().attachments == {_DEVICE: "attached"}
 
 
-def test_a_device_goes_through_many_pods_one_after_the_other(tenant: Tenant, plugin: Plugin) -> None:
-    names = [f"p{index}" for index in range(4)]
-    tenant.apply(ONE_DEVICE, *(pod(name, node="node-0", template="one") for name in names))
-    served = set()
-    while waiting := [name for name in names if name not in served]:
-        running = wait_for("one to run", lambda: [name for name in waiting if tenant.runs(name)], 60)
-        assert len(running) == 1
-        assert len(plugin.look().holders(_DEVICE)) == 1
-        assert "net1" in tenant.interfaces(running[0])
-        served.add(running[0])
-        tenant.force_delete(running[0])
+_WATCH = """
+import pathlib, time
+while True:
+    names = set()
+    for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            names |= {part[4:] for part in file.read_text().split("\\0") if part.startswith("pod:")}
+        except OSError:
+            pass
+    print(*sorted(names), flush=True)
+    time.sleep(0.03)
+"""
+
+
+class PodWatch:
+    """Looks at a node's process table many times a second: which pods' shells run, whatever the API says."""
+
+    def __init__(self, node: Node) -> None:
+        self._process = node.start("pod-watch", [sys.executable, "-I", "-c", _WATCH])
+        wait_for("the watch to begin", self.samples)
+
+    def samples(self) -> list[set[str]]:
+        """Names of pods at each look so far."""
+        return [set(line.split()) for line in self._process.log.read_text().splitlines()[:-1]]
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.kill()
+
+
+def test_a_device_goes_from_pod_to_pod_and_never_two_run_with_it(tenant: Tenant, plugin: Plugin) -> None:
+    """They need 2 s to end, in which the API calls their device free already."""
+    first, *others = names = ["p0", "p1", "p2"]
+    tenant.apply(ONE_DEVICE, pod(first, node="node-0", template="one", stubborn=True))
+    tenant.wait_running(first)
+    tenant.apply(*(pod(name, node="node-0", template="one", stubborn=True) for name in others))
+    watch = PodWatch(plugin.node)
+    try:
+        while names:
+            (name,) = wait_for("one to run", lambda: [name for name in names if tenant.runs(name)], 60)
+            assert "net1" in tenant.interfaces(name)
+            names.remove(name)
+            tenant.force_delete(name)
+            if names:
+                wait_for("the next to have the device", lambda: any(map(tenant.is_allocated, names)))
+                assert watch.samples()[-1] == {name}
+    finally:
+        watch.stop()
+    samples = watch.samples()
+    assert set().union(*samples) == {"p0", "p1", "p2"}
+    assert max(map(len, samples)) == 1
