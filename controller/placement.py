@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
 
 from controller import decision
 from controller.actions import Action, Allocate, Clear, Cleared, Outcome, Tell, Write, Written
@@ -19,10 +18,11 @@ from controller.allocator.cel import CelCache
 from controller.allocator.verdict import Allocation
 from controller.backoff import Backoff
 from controller.choice import Chooser
-from controller.ownership import Owner, Ownership
-from controller.queue import PlacementQueue, Rank, Turn
+from controller.ownership import Ownership
+from controller.queue import PlacementQueue, Turn
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Failure, Key
+from controller.wish import NoWish, Wish, Wishes, rank
 from driver.errors import RetryableError, TandemError
 from driver.kube.objects import Pod, ResourceClaim
 
@@ -30,20 +30,6 @@ log = logging.getLogger(__name__)
 
 _NEVER = float("inf")
 _TELL_AGAIN_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """A pod, its claims that are ours to allocate, and those that are allocated already."""
-
-    pod: Pod
-    wanted: tuple[ResourceClaim, ...]
-    allocated: tuple[ResourceClaim, ...]
-
-    @property
-    def subjects(self) -> list[str]:
-        """Whose failures count."""
-        return [self.pod.metadata.uid, *(claim.metadata.uid for claim in self.wanted)]
 
 
 class Placer:
@@ -55,7 +41,7 @@ class Placer:
         self._state = state
         self._settings = settings
         self._subnets = subnets
-        self._ownership = Ownership(settings.driver_name, cel)
+        self._wishes = Wishes(state, Ownership(settings.driver_name, cel))
         self._chooser = Chooser(state, settings, cel)
         self._backoff = Backoff(settings.backoff)
         self._queue = PlacementQueue(
@@ -160,79 +146,37 @@ class Placer:
         pod = self._state.claimants.get(turn.pod)
         if pod is None:
             return []
-        wish, actions = self._wish(pod)
-        if wish is None:
-            return actions
+        wish = self._wishes.of(pod)
+        if isinstance(wish, NoWish):
+            return [Tell(wish.not_ours, "Warning", "NotOurs", wish.reason)] if wish.not_ours else []
+        if not wish.wanted:
+            return []
         order = rank(pod)
         not_before = self._backoff.not_before(wish.subjects)
         if not_before > now:
             self._queue.park(turn.pod, order, now, generation=None, full_at=not_before)
-            return actions
+            return []
         left_out = self._backoff.left_out(wish.subjects, now)
         generation = self._state.generation
         try:
             choice = self._chooser.choose(
-                pod, wish.wanted, wish.allocated, self._sharers(wish), left_out, turn.since
+                pod, wish.wanted, wish.allocated, self._wishes.sharers(wish), left_out, turn.since
             )
             if choice.best is not None:
-                return actions + self._allocate(wish, choice.best.node, choice.best.allocation)
+                return self._allocate(wish, choice.best.node, choice.best.allocation)
             message, permanent = choice.why_not, choice.permanent
         except TandemError as error:
             message, permanent = str(error), not isinstance(error, RetryableError)
         self.counts["refusals"] += 1
         full_at = min(left_out.values(), default=_NEVER)
+        actions: list[Action] = []
         if not turn.since:
-            told, full_at = self._unsatisfiable(wish, message, now, full_at)
-            actions += told
+            actions, full_at = self._unsatisfiable(wish, message, now, full_at)
         self._queue.park(turn.pod, order, now, generation=None if permanent else generation, full_at=full_at)
         return actions
 
-    def _wish(self, pod: Pod) -> tuple[Wish | None, list[Action]]:
-        """What the pod wants of us now; None if there is nothing to be done for it."""
-        state = self._state
-        if pod.metadata.deletion_timestamp or pod.spec.scheduling_gates:
-            return None, []
-        claims = state.claims_of(pod)
-        if claims is None:
-            return None, []
-        wanted: list[ResourceClaim] = []
-        allocated: list[ResourceClaim] = []
-        for claim in {claim.metadata.uid: claim for claim in claims}.values():
-            if claim.metadata.uid in state.assumed or claim.metadata.deletion_timestamp:
-                return None, []  # the pod is looked at again when that claim changes
-            if claim.status.allocation is not None:
-                allocated.append(claim)
-                continue
-            match self._ownership.of(claim, state.classes):
-                case Owner.OURS:
-                    wanted.append(claim)
-                case Owner.MIXED:
-                    message = (
-                        f"some requests want devices of {self._settings.driver_name}, others do not: a claim "
-                        "is allocated as a whole, so this one is left to kube-scheduler; use one claim for "
-                        "each driver"
-                    )
-                    return None, [Tell(claim, "Warning", "NotOurs", message)]
-                case Owner.UNKNOWN:
-                    return None, []
-                case Owner.OTHERS:
-                    pass
-        return (Wish(pod, tuple(wanted), tuple(allocated)) if wanted else None), []
-
-    def _sharers(self, wish: Wish) -> list[Pod]:
-        """Other pods that wait for the same claims, in their order: the node should do for them too."""
-        state = self._state
-        keys = {
-            user
-            for claim in wish.wanted
-            for user in state.waiting_users((claim.metadata.namespace, claim.metadata.name))
-        }
-        pods = [state.claimants[key] for key in keys]
-        others = [p for p in pods if p.metadata.uid != wish.pod.metadata.uid and not p.spec.scheduling_gates]
-        return sorted(others, key=rank)
-
     def _allocate(self, wish: Wish, node: str, allocation: Allocation) -> list[Action]:
-        taken_names = self._interface_names(wish)
+        taken_names = self._wishes.interface_names(wish)
         writes: list[Write] = []
         composed = decision.compose(
             wish.wanted,
@@ -252,18 +196,6 @@ class Placer:
                 decision.describe(node, result, self._settings.driver_name),
             )
         return [Allocate(_key(wish.pod), node, tuple(writes))]
-
-    def _interface_names(self, wish: Wish) -> set[str]:
-        """Names that are taken in the pods which will get the new interfaces."""
-        state = self._state
-        pods = [wish.pod, *self._sharers(wish)]
-        return {
-            name
-            for pod in pods
-            for claim in state.claims_of(pod) or ()
-            if (held := state.books.held(claim.metadata.uid)) is not None
-            for name in held.interfaces
-        }
 
     def _unsatisfiable(
         self, wish: Wish, message: str, now: float, full_at: float
@@ -335,11 +267,6 @@ class Placer:
         return any(
             state.claimants[pod].status.nominated_node_name == node for pod in state.waiting_users(claim)
         )
-
-
-def rank(pod: Pod) -> Rank:
-    """Higher priority first, then the older."""
-    return -(pod.spec.priority or 0), pod.metadata.creation_timestamp or "", _key(pod)
 
 
 def _key(obj: Pod | ResourceClaim) -> Key:

@@ -1,0 +1,118 @@
+"""What a pod wants of the allocator now: claims that wait, claims it has, or why there is nothing to decide.
+
+Shared by the controller, which acts on it, and by `tandem plan` and `tandem explain`, which tell it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controller.ownership import Owner, Ownership
+from controller.queue import Rank
+from controller.state import ClusterState
+from driver.kube.objects import Pod, ResourceClaim
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A pod, its claims that are ours to allocate, and those that are allocated already."""
+
+    pod: Pod
+    wanted: tuple[ResourceClaim, ...]
+    allocated: tuple[ResourceClaim, ...]
+
+    @property
+    def subjects(self) -> list[str]:
+        """Whose failures count."""
+        return [self.pod.metadata.uid, *(claim.metadata.uid for claim in self.wanted)]
+
+
+@dataclass(frozen=True, slots=True)
+class NoWish:
+    """Nothing to decide for the pod now. `not_ours`: the claim that nobody but we would notice is stuck."""
+
+    reason: str
+    not_ours: ResourceClaim | None = None
+
+
+class Wishes:
+    """Reads wishes off the state; `ownership` None means that every claim is to be allocated."""
+
+    def __init__(self, state: ClusterState, ownership: Ownership | None) -> None:
+        self._state = state
+        self._ownership = ownership
+
+    def of(self, pod: Pod) -> Wish | NoWish:
+        """What the pod wants of us now."""
+        state = self._state
+        if pod.metadata.deletion_timestamp:
+            return NoWish("the pod is being deleted")
+        if pod.spec.scheduling_gates:
+            gates = ", ".join(gate.name for gate in pod.spec.scheduling_gates)
+            return NoWish(f"the pod waits for its scheduling gates to be lifted: {gates}")
+        claims = state.claims_of(pod)
+        if claims is None:
+            return NoWish("not all claims of the pod are there")
+        wanted: list[ResourceClaim] = []
+        allocated: list[ResourceClaim] = []
+        for claim in {claim.metadata.uid: claim for claim in claims}.values():
+            name = claim.metadata.name
+            if claim.metadata.deletion_timestamp:
+                return NoWish(f"claim {name} is being deleted")
+            if claim.metadata.uid in state.assumed:
+                return NoWish(f"the allocation of claim {name} is being written")
+            if claim.status.allocation is not None:
+                allocated.append(claim)
+                continue
+            match self._owner(claim):
+                case Owner.OURS:
+                    wanted.append(claim)
+                case Owner.MIXED:
+                    message = (
+                        f"some requests want devices of {state.driver_name}, others do not: a claim "
+                        "is allocated as a whole, so this one is left to kube-scheduler; use one claim for "
+                        "each driver"
+                    )
+                    return NoWish(message, not_ours=claim)
+                case Owner.UNKNOWN:
+                    return NoWish(f"claim {name} names a DeviceClass that is not there")
+                case Owner.OTHERS:
+                    pass
+        if not wanted and not allocated:
+            return NoWish(f"no claim of the pod is for devices of {state.driver_name}")
+        return Wish(pod, tuple(wanted), tuple(allocated))
+
+    def sharers(self, wish: Wish) -> list[Pod]:
+        """Other pods that wait for the same claims, in their order: the node should do for them too."""
+        state = self._state
+        keys = {
+            user
+            for claim in wish.wanted
+            for user in state.waiting_users((claim.metadata.namespace, claim.metadata.name))
+        }
+        pods = [state.claimants[key] for key in keys]
+        others = [p for p in pods if p.metadata.uid != wish.pod.metadata.uid and not p.spec.scheduling_gates]
+        return sorted(others, key=rank)
+
+    def interface_names(self, wish: Wish) -> set[str]:
+        """Names that are taken in the pods which will get the new interfaces."""
+        state = self._state
+        pods = [wish.pod, *self.sharers(wish)]
+        return {
+            name
+            for pod in pods
+            for claim in state.claims_of(pod) or ()
+            if (held := state.books.held(claim.metadata.uid)) is not None
+            for name in held.interfaces
+        }
+
+    def _owner(self, claim: ResourceClaim) -> Owner:
+        if self._ownership is None:
+            return Owner.OURS
+        return self._ownership.of(claim, self._state.classes)
+
+
+def rank(pod: Pod) -> Rank:
+    """Higher priority first, then the older."""
+    key = pod.metadata.namespace, pod.metadata.name
+    return -(pod.spec.priority or 0), pod.metadata.creation_timestamp or "", key
