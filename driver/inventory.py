@@ -16,6 +16,7 @@ from driver import overlay as overlays
 from driver.devices import Gpu, Inventory, Netdev, Nic, Place, RdmaDevice, Vf
 from driver.overlay import Overlay, Slots
 from driver.probes.pci import PciFunction, PciProbe
+from driver.probes.rates import RatedSpeeds
 from driver.probes.rdma import RdmaProbe
 from driver.probes.sysfs import SysfsReader
 from driver.topology import rails
@@ -66,6 +67,7 @@ class HostProbe:
         self._sysfs = SysfsReader(sysfs)
         self._pci = PciProbe(sysfs)
         self._rdma = RdmaProbe(sysfs)
+        self._rates = RatedSpeeds(self._sysfs)
         self._gpus = gpus
         self._netdevs = netdevs
         self._overlay = overlay
@@ -86,12 +88,11 @@ class HostProbe:
         """
         functions = self._pci.read()
         gpus = self._read_gpus() if any(f.is_gpu for f in functions.values()) else {}
-        self._say_silent(frozenset(f.address for f in functions.values() if f.is_gpu) - gpus.keys())
-        rdma = self._rdma.read()
+        self._say_silent([f for f in functions.values() if f.is_gpu and f.address not in gpus])
+        rdma, netdevs = self._rdma.read(), self._read_netdevs()
         speeds = {
-            function.address: self._speed(function.address)
-            for function in functions.values()
-            if function.is_nic and function.physfn is None
+            pf.address: self._rates.read(pf.address, rdma.get(pf.address), netdevs.get(pf.address))
+            for pf in _pfs(functions)
         }
         product = self._sysfs.text(self._sysfs.root / "class/dmi/id/product_name", optional=True)
         self._slots = Slots(
@@ -102,7 +103,7 @@ class HostProbe:
             machine=product or "",
             functions=functions,
             gpus=gpus,
-            netdevs=self._read_netdevs(),
+            netdevs=netdevs,
             rdma=rdma,
             speeds=speeds,
             slots=self._slots,
@@ -137,21 +138,15 @@ class HostProbe:
             self._gpus = NvmlProbe()
         return self._gpus.read()
 
-    def _say_silent(self, silent: frozenset[str]) -> None:
-        for address in sorted(silent - self._silent):
-            log.warning("GPU %s is on the PCI bus, but NVML does not answer for it: not published", address)
-        self._silent = silent
-
-    def _speed(self, address: str) -> int:
-        """Bits per second of a PF's interface as ethtool would say (sysfs gives Mb/s, -1 without link); 0
-        unknown.
-        """
-        directory = f"bus/pci/devices/{address}/net"
-        for name in self._sysfs.names(directory):
-            speed = self._sysfs.integer(self._sysfs.root / directory / name / "speed", optional=True)
-            if speed is not None and speed > 0:
-                return speed * 1_000_000
-        return 0
+    def _say_silent(self, silent: list[PciFunction]) -> None:
+        for gpu in silent:
+            if gpu.address not in self._silent:
+                log.warning(
+                    "GPU %s (driver: %s) is on the PCI bus, but NVML does not answer for it: not published",
+                    gpu.address,
+                    gpu.driver or "none",
+                )
+        self._silent = frozenset(gpu.address for gpu in silent)
 
 
 def assemble(
@@ -164,9 +159,10 @@ def assemble(
     speeds: Mapping[str, int],
     slots: Slots | None = None,
 ) -> Inventory:
-    """Put the probes' facts together; all mappings are by PCI address, `functions` in PCI order.
+    """Put the probes' facts together; all mappings are by PCI address, `functions` in PCI order,
+    `speeds` the rated bits per second of PFs.
 
-    A GPU that NVML does not answer for is left out, but keeps its place in the order of rails, as do the
+    A GPU that NVML does not answer for is silent, but keeps its place in the order of rails, as do the
     `slots` of devices that are gone. NICs and VFs bound to no driver, or to one without interfaces
     (vfio-pci), are left out.
     """
@@ -180,15 +176,28 @@ def assemble(
     return Inventory(
         machine=machine,
         gpus=tuple(
-            replace(gpus[f.address], place=f.place, rail=rail_of.get(f.address))
-            for f in gpu_functions
-            if f.address in gpus
+            _gpu(gpus[f.address], f, rail_of.get(f.address)) for f in gpu_functions if f.address in gpus
         ),
         nics=tuple(
             _nic(f, _usable_vfs(f, functions), rail_of.get(f.address), netdevs, rdma, speeds)
             for f in nic_functions
             if f.driver not in _WITHOUT_INTERFACE
         ),
+        silent_gpus=tuple(
+            _gpu(Gpu(f.address, f.place), f, rail_of.get(f.address))
+            for f in gpu_functions
+            if f.address not in gpus
+        ),
+    )
+
+
+def _gpu(gpu: Gpu, function: PciFunction, rail: int | None) -> Gpu:
+    return replace(
+        gpu,
+        place=function.place,
+        rail=rail,
+        kernel_driver=function.driver,
+        iommu_group=function.iommu_group,
     )
 
 
@@ -220,7 +229,7 @@ def _nic(
         vendor=pf.vendor,
         device_id=pf.device,
         link_type="infiniband" if infiniband else "ethernet",
-        speed_bits_per_second=(device.rate_bits_per_second if device else 0) or speeds.get(pf.address, 0),
+        speed_bits_per_second=speeds.get(pf.address, 0),
         sriov_total_vfs=pf.sriov_total_vfs,
         sriov_num_vfs=pf.sriov_num_vfs,
         netdev=netdev,

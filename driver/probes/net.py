@@ -2,25 +2,22 @@
 
 An interface is known by its PCI parent (IFLA_PARENT_DEV_NAME, Linux 5.14) or, where it has none, by an
 alternative name made from the PCI address; both survive a rename and a move between namespaces.
-
-pyroute2 is used without its `netns` argument, which would fork: a process that serves gRPC must not.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from driver.devices import Netdev, pci_address
-from driver.errors import ProbeError
+from driver.probes.rtnetlink import RouteNetlink
 
 _ALTNAME = re.compile(r"pci-([0-9a-f]{4,8})-([0-9a-f]{2})-([0-9a-f]{2})-([0-7])")
 _REPRESENTOR = re.compile(r"(c\d+)?pf\d+(vf|sf)\d+")  # phys_port_name in switchdev mode
 _IFF_LOWER_UP = 0x10000
+_STACKED: Final = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec"})
+"""Kinds of interfaces whose IFLA_LINK is the interface below them (a veth's is its peer)."""
 
 
 class NetdevProbe:
@@ -32,15 +29,28 @@ class NetdevProbe:
         Raises:
             ProbeError: the kernel does not answer.
         """
-        try:
-            with IPRoute() as netlink:
-                links = [link_facts(message) for message in netlink.get_links()]
-                uplinks = {
-                    index for route in netlink.get_default_routes() for index in _interfaces_of_route(route)
-                }
-        except (NetlinkError, OSError) as error:
-            raise ProbeError(f"netlink: cannot list network interfaces: {error}") from error
-        return netdevs(links, uplinks)
+        with RouteNetlink() as netlink:
+            links = netlink.links()
+            own = netlink.default_routes() | netlink.addressed()
+        return netdevs(links, in_use(links, own))
+
+
+def in_use(links: Sequence[Mapping[str, Any]], own: set[int]) -> set[int]:
+    """Indices of interfaces that the node itself uses: `own`, and what they stand on (VLANs and the like).
+
+    Members of a bond or bridge are seen by their master, in `netdevs`.
+    """
+    below = {
+        int(link["index"]): int(link["IFLA_LINK"])
+        for link in links
+        if link.get("kind") in _STACKED and "IFLA_LINK" in link and "IFLA_LINK_NETNSID" not in link
+    }
+    found = set(own)
+    for index in own:
+        while (lower := below.get(index)) is not None and lower not in found:
+            found.add(lower)
+            index = lower
+    return found
 
 
 def link_facts(message: Any) -> dict[str, Any]:
@@ -54,7 +64,7 @@ def link_facts(message: Any) -> dict[str, Any]:
 
 
 def netdevs(links: Iterable[Mapping[str, Any]], uplinks: set[int]) -> dict[str, Netdev]:
-    """Pick the interface of each PCI function; `uplinks` are indices that carry a default route.
+    """Pick the interface of each PCI function; `uplinks` are indices of those that the node itself uses.
 
     Of several with one parent (representors of VFs, IPoIB children) the one with the lowest index that is no
     representor is the function's own.
@@ -89,9 +99,3 @@ def _pci_address_of(link: Mapping[str, Any]) -> str | None:
         if match:
             return f"{match[1]}:{match[2]}:{match[3]}.{match[4]}"
     return None
-
-
-def _interfaces_of_route(route: Any) -> list[int]:
-    hops = route.get_attr("RTA_MULTIPATH") or ()
-    single = route.get_attr("RTA_OIF")
-    return [*(hop["oif"] for hop in hops), *([single] if single is not None else [])]

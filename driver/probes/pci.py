@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from driver.devices import Place, pci_address, pci_order
@@ -61,43 +61,70 @@ class PciProbe:
 
     def __init__(self, sysfs: Path) -> None:
         self._sysfs = SysfsReader(sysfs)
+        self._known: dict[str, tuple[tuple[int, int], PciFunction | None]] = {}
+        self._unreadable = False
 
     def read(self) -> dict[str, PciFunction]:
-        """GPU and NIC functions by PCI address, in PCI order. One that vanishes meanwhile is not there."""
+        """GPU and NIC functions by PCI address, in PCI order. One that vanishes meanwhile is not there.
+
+        What a function is and where cannot change while its entry is there, and is read once.
+        """
         found: dict[str, PciFunction] = {}
+        known: dict[str, tuple[tuple[int, int], PciFunction | None]] = {}
         for name in self._sysfs.names("bus/pci/devices"):
             try:
                 address = pci_address(name)
             except ValueError:
                 self._sysfs.complain(self._sysfs.root / "bus/pci/devices" / name, "is no PCI address")
                 continue
-            function = self._function(address, self._sysfs.root / "bus/pci/devices" / name)
-            if function is not None and (function.is_gpu or function.is_nic):
-                found[address] = function
+            link = self._sysfs.root / "bus/pci/devices" / name
+            entry = self._sysfs.identity(link)
+            if entry is None:
+                continue
+            before = self._known.get(name)
+            function = before[1] if before and before[0] == entry else self._function(address, link)
+            if function is not None or not self._unreadable:
+                known[name] = (entry, function)
+            if function is not None:
+                found[address] = self._now(function, link)
+        self._known = known
         return dict(sorted(found.items(), key=lambda item: pci_order(item[0])))
 
     def _function(self, address: str, link: Path) -> PciFunction | None:
+        """What stays of a GPU or NIC; None for another kind of function, and for one that cannot be read."""
         reader = self._sysfs
         class_code = reader.integer(link / "class", base=16)
+        self._unreadable = class_code is None
         if class_code is None or (class_code >> 8) not in _NETWORK_CLASSES | _GPU_CLASSES:
             return None
         vendor = reader.integer(link / "vendor", base=16)
         device = reader.integer(link / "device", base=16)
+        self._unreadable = vendor is None or device is None
         if vendor is None or device is None:
             return None
         iommu_group = reader.link_name(link / "iommu_group")
-        return PciFunction(
+        function = PciFunction(
             address=address,
             class_code=class_code >> 8,
             vendor=f"{vendor:04x}",
             device=f"{device:04x}",
             place=self._place(link),
-            driver=reader.link_name(link / "driver"),
             iommu_group=int(iommu_group) if iommu_group is not None and iommu_group.isdecimal() else None,
             physfn=reader.pci_link(link / "physfn"),
-            virtfns=self._virtfns(link),
             sriov_total_vfs=reader.integer(link / "sriov_totalvfs", optional=True) or 0,
-            sriov_num_vfs=reader.integer(link / "sriov_numvfs", optional=True) or 0,
+        )
+        return function if function.is_gpu or function.is_nic else None
+
+    def _now(self, function: PciFunction, link: Path) -> PciFunction:
+        """A function with what may change: its driver and its VFs."""
+        driver = self._sysfs.link_name(link / "driver")
+        if function.physfn is not None or not function.is_nic:
+            return replace(function, driver=driver)
+        return replace(
+            function,
+            driver=driver,
+            virtfns=self._virtfns(link),
+            sriov_num_vfs=self._sysfs.integer(link / "sriov_numvfs", optional=True) or 0,
         )
 
     def _place(self, link: Path) -> Place:

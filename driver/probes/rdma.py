@@ -19,11 +19,16 @@ _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) Gb/sec")
 _CONNECTION_MANAGER = "rdma_cm"
 
 
+_Known = tuple[tuple[int, int], tuple[str, ...], str, RdmaDevice]
+"""Identity of a directory entry, character devices, PCI address, and the device that all these gave."""
+
+
 class RdmaProbe:
     """Reads the RDMA devices below a sysfs root."""
 
     def __init__(self, sysfs: Path) -> None:
         self._sysfs = SysfsReader(sysfs)
+        self._vfs: dict[str, _Known] = {}
 
     def read(self) -> dict[str, RdmaDevice]:
         """RDMA devices by PCI address; soft RDMA (no PCI function) is left out.
@@ -39,19 +44,35 @@ class RdmaProbe:
             else ()
         )
         found: dict[str, RdmaDevice] = {}
+        vfs: dict[str, _Known] = {}
         for name in reader.names("class/infiniband"):
             directory = reader.root / "class/infiniband" / name
+            nodes = (*char_devices.get(name, ()), *shared)
+            # A VF's facts stay as long as its entry is the same one; only a PF's rate is of interest.
+            entry, known = reader.identity(directory), self._vfs.get(name)
+            if known is not None and known[:2] == (entry, nodes):
+                vfs[name] = known
+                found[known[2]] = known[3]
+                continue
             address = reader.pci_link(directory / "device")
             if address is None:
                 continue
-            port = directory / "ports/1"
-            found[address] = RdmaDevice(
-                name=name,
-                link_layer=reader.text(port / "link_layer") or "",
-                char_devices=(*char_devices.get(name, ()), *shared),
-                rate_bits_per_second=self._rate(port / "rate"),
-            )
+            found[address] = self._device(name, directory, nodes)
+            if entry is not None and reader.link_name(directory / "device/physfn") is not None:
+                vfs[name] = (entry, nodes, address, found[address])
+        self._vfs = vfs
         return found
+
+    def _device(self, name: str, directory: Path, char_devices: tuple[str, ...]) -> RdmaDevice:
+        reader, port = self._sysfs, directory / "ports/1"
+        state = reader.text(port / "state", optional=True)
+        return RdmaDevice(
+            name=name,
+            link_layer=reader.text(port / "link_layer") or "",
+            char_devices=char_devices,
+            rate_bits_per_second=self._rate(port / "rate") if state is None or "ACTIVE" in state else 0,
+            node_guid=reader.text(directory / "node_guid", optional=True) or "",
+        )
 
     def _char_devices(self) -> dict[str, tuple[str, ...]]:
         by_device: defaultdict[str, list[str]] = defaultdict(list)

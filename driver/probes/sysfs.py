@@ -8,6 +8,7 @@ again), and the value None.
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 from driver.devices import pci_address
@@ -76,6 +77,14 @@ class SysfsReader:
             return pci_address(name) if name is not None else None
         except ValueError:
             return None
+
+    def identity(self, path: Path) -> tuple[int, int] | None:
+        """What tells a directory entry from another one made later in its place; None if there is none."""
+        try:
+            status = os.lstat(path)
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
     def complain(self, path: Path, what: str) -> None:
         """Log one line about a path, the first time only."""
