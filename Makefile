@@ -75,6 +75,10 @@ bench-prepare: programs ## NodePrepareResources over the real socket
 bench-plugin: programs ## memory at rest, start to slices, slices restored
 	@$(BIN)/python -m bench.plugin
 
+proto: $(STAMP) ## generate the gRPC code anew
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -I. --python_out=. --grpc_python_out=. \
+	  --mypy_out=. --mypy_grpc_out=. kubeletplugin/proto/*.proto
+
 lock: $(STAMP) ## renew requirements.lock
 	$(BIN)/python -m pip install -q uv
 	$(BIN)/uv pip compile -q --upgrade --no-header --no-annotate --generate-hashes --extra dev \

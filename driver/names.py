@@ -6,7 +6,10 @@ unqualified name belongs to the driver's domain), and qualified as `matchAttribu
 
 from __future__ import annotations
 
+import re
 from typing import Final
+
+_PCI_ALTNAME = re.compile(r"pci-([0-9a-f]{4,8})-([0-9a-f]{2})-([0-9a-f]{2})-([0-7])")
 
 DRIVER_NAME: Final = "tandem-dra.io"
 """Default driver name, and the domain of our attributes whatever the driver is called."""
@@ -19,6 +22,15 @@ CONTROLLER_TAINT: Final = "tandem-dra.io/controller"
 
 HELD_TAINT: Final = "tandem-dra.io/held"
 """Taint key (effect None) on devices that the API calls free but a pod on the node still uses."""
+
+LINK_DOWN_TAINT: Final = "tandem-dra.io/link-down"
+"""Taint key (effect NoSchedule) on NICs whose port has no link."""
+
+UNHEALTHY_TAINT: Final = "tandem-dra.io/unhealthy"
+"""Taint key (effect NoSchedule) on devices that are gone while a claim still has them."""
+
+OVERLAY_LABEL: Final = "tandem-dra.io/overlay"
+"""Node label that names the node's topology overlay, where there are several."""
 
 CLAIM_FINALIZER: Final = "resource.kubernetes.io/delete-protection"
 """Makes kube-controller-manager deallocate and unprotect a claim after use."""
@@ -66,3 +78,9 @@ def pci_altname(pci_address: str) -> str:
     ``pci-0000-1a-00-1``.
     """
     return device_name("pci", pci_address)
+
+
+def address_of_altname(altname: str) -> str | None:
+    """The reverse of `pci_altname`; None for a name of another make."""
+    match = _PCI_ALTNAME.fullmatch(altname)
+    return f"{match[1]}:{match[2]}:{match[3]}.{match[4]}" if match else None
