@@ -32,6 +32,22 @@ class ConfigError(PermanentError):
         self.path = path
 
 
+class InvalidObjectError(PermanentError):
+    """An object that the API server would refuse.
+
+    Attributes:
+        object: kind, namespace and name, for example ``ResourceClaim default/train``.
+        field: path in the object; empty for the whole of it.
+        value: what stands there.
+    """
+
+    def __init__(self, message: str, *, object: str, field: str = "", value: object = None) -> None:
+        super().__init__(f"{object}: {message}")
+        self.object = object
+        self.field = field
+        self.value = value
+
+
 class ProbeError(TandemError):
     """A source of hardware facts cannot be read at all (one bad device is logged, not raised)."""
 

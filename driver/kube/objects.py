@@ -395,6 +395,20 @@ class ResourceClaim(Wire, frozen=True, kw_only=True):
     status: ResourceClaimStatus = ResourceClaimStatus()
 
 
+class ResourceClaimTemplateSpec(Wire, frozen=True, kw_only=True):
+    """spec of a template: labels and annotations for the claim, and its spec."""
+
+    metadata: ObjectMeta = ObjectMeta()
+    spec: ResourceClaimSpec = ResourceClaimSpec()
+
+
+class ResourceClaimTemplate(Wire, frozen=True, kw_only=True):
+    """Namespaced; kube-controller-manager makes a claim from it for each pod that names it."""
+
+    metadata: ObjectMeta = ObjectMeta()
+    spec: ResourceClaimTemplateSpec = ResourceClaimTemplateSpec()
+
+
 class DeviceClassSpec(Wire, frozen=True, kw_only=True):
     """spec of a class."""
 

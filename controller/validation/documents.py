@@ -1,0 +1,286 @@
+"""A JSON document as one of the objects that placement looks at, or the first fault that the API server would
+find in it.
+
+Decoding is as the API server's with strict field validation: a field that the resource.k8s.io kinds do not
+have is a fault there, since a misspelt selector would otherwise be a wrong answer. Nodes and pods have more
+fields than are looked at here, so theirs are not judged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+from controller.validation import syntax
+from controller.validation.claims import claim_spec, class_spec
+from controller.validation.fault import Fault, Faults
+from controller.validation.pods import node_faults, pod_faults
+from controller.validation.slices import slice_spec
+from driver.errors import InvalidObjectError
+from driver.kube.objects import (
+    DeviceClass,
+    DeviceSubRequest,
+    ExactDeviceRequest,
+    Node,
+    ObjectMeta,
+    Pod,
+    ResourceClaim,
+    ResourceClaimSpec,
+    ResourceClaimTemplate,
+    ResourceSlice,
+    Wire,
+)
+
+KubeObject = Node | Pod | ResourceClaim | ResourceClaimTemplate | ResourceSlice | DeviceClass
+
+_DRA: Final = ("resource.k8s.io/v1", "resource.k8s.io/v1beta2")  # the two have the same shape
+_KINDS: Final[Mapping[str, tuple[tuple[str, ...], type[KubeObject]]]] = {
+    "Node": (("v1",), Node),
+    "Pod": (("v1",), Pod),
+    "ResourceClaim": (_DRA, ResourceClaim),
+    "ResourceClaimTemplate": (_DRA, ResourceClaimTemplate),
+    "ResourceSlice": (_DRA, ResourceSlice),
+    "DeviceClass": (_DRA, DeviceClass),
+}
+_STRICT: Final = ("ResourceClaim", "ResourceClaimTemplate", "DeviceClass", "ResourceSlice")
+_NAMESPACED: Final = ("Pod", "ResourceClaim", "ResourceClaimTemplate")
+_OTHER_KINDS_OF_DRA: Final = ("DeviceTaintRule", "ResourcePoolStatusRequest")
+_NEWER_FIELDS: Final = ("nodeAllocatableResourceMappings",)
+"""Of features that are off by default, and that placement does not know."""
+
+_QUANTITIES: Final = ("requests", "limits", "overhead", "allocatable", "capacity", "counters")
+_MSGSPEC_PATH = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
+_RIGHT: Final = {
+    "str": "text",
+    "int": "a whole number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+_PYTHON: Final = {"str": str, "int": int, "bool": bool, "array": list, "object": dict, "null": type(None)}
+
+
+_W = TypeVar("_W", ExactDeviceRequest, DeviceSubRequest)
+
+
+class _Header(Wire, frozen=True, kw_only=True):
+    api_version: str = ""
+    kind: str = ""
+    metadata: ObjectMeta = ObjectMeta()
+
+
+def items_of(document: bytes) -> list[bytes] | None:
+    """The documents in a List (of any kind that ends so); None if it is none."""
+
+    class _List(msgspec.Struct):
+        kind: str = ""
+        items: list[msgspec.Raw] | None = None
+
+    try:
+        found = msgspec.json.decode(document, type=_List)
+    except msgspec.ValidationError:
+        return None
+    if not found.kind.endswith("List"):
+        return None
+    return [bytes(item) for item in found.items or []]
+
+
+def decode(document: bytes, driver_name: str, default_kind: str = "") -> KubeObject | None:
+    """The object; None where it is of a kind that placement does not look at.
+
+    Args:
+        document: JSON.
+        driver_name: whose opaque configuration is checked.
+        default_kind: of an item in a typed list, where kind and apiVersion may be left out.
+
+    Raises:
+        InvalidObjectError: with the first fault.
+    """
+    try:
+        header = msgspec.json.decode(document, type=_Header)
+    except msgspec.ValidationError as error:
+        raise _invalid("the document", _fault(error, document)) from error
+    kind = header.kind or default_kind
+    name = header.metadata.name or header.metadata.generate_name
+    namespace = (header.metadata.namespace or "default") if kind in _NAMESPACED else ""
+    subject = f"{kind or 'an object without a kind'} {namespace}{'/' if namespace else ''}{name}".strip()
+    if kind not in _KINDS:
+        if not kind or (header.api_version in _DRA and kind not in _OTHER_KINDS_OF_DRA):
+            raise _invalid(subject, Fault("kind", kind or None, f"one of {', '.join(_KINDS)}"))
+        return None
+    versions, type_ = _KINDS[kind]
+    if header.api_version not in versions and (header.api_version or not default_kind):
+        raise _invalid(subject, Fault("apiVersion", header.api_version or None, versions[0]))
+    decoded = _convert(document, type_, subject)
+    decoded = _with_defaults(decoded)
+    for fault in _faults(decoded, kind, document, driver_name):
+        raise _invalid(subject, fault)
+    return decoded
+
+
+def _convert(document: bytes, type_: type[KubeObject], subject: str) -> KubeObject:
+    try:
+        return msgspec.json.decode(document, type=type_)
+    except msgspec.ValidationError:
+        # Quantities may be numbers, as in ``cpu: 1``.
+        document = msgspec.json.encode(_with_text_quantities(msgspec.json.decode(document)))
+    try:
+        return msgspec.json.decode(document, type=type_)
+    except msgspec.ValidationError as error:
+        raise _invalid(subject, _fault(error, document)) from error
+
+
+def _faults(decoded: KubeObject, kind: str, document: bytes, driver_name: str) -> Faults:
+    meta = decoded.metadata
+    if not meta.name and not meta.generate_name:
+        yield Fault("metadata.name", None, "a name")
+    elif meta.name:
+        yield from syntax.subdomain("metadata.name", meta.name)
+    if kind in _NAMESPACED and meta.namespace:
+        yield from syntax.label("metadata.namespace", meta.namespace)
+    if kind in _STRICT:
+        raw = msgspec.json.decode(document)
+        if isinstance(raw, dict):
+            spec = inspect.type_info(type(decoded))
+            yield from _unknown_fields({k: v for k, v in raw.items() if k == "spec"}, spec, "")
+            yield from _counts_beside_all(raw, "")
+    match decoded:
+        case ResourceClaim():
+            yield from claim_spec("spec", decoded.spec, driver_name)
+        case ResourceClaimTemplate():
+            yield from claim_spec("spec.spec", decoded.spec.spec, driver_name)
+        case DeviceClass():
+            yield from class_spec("spec", decoded.spec, driver_name)
+        case ResourceSlice():
+            yield from slice_spec("spec", decoded.spec)
+        case Pod():
+            yield from pod_faults(decoded)
+        case Node():
+            yield from node_faults(decoded)
+
+
+def _unknown_fields(value: object, type_: inspect.Type, path: str) -> Faults:
+    if isinstance(type_, inspect.UnionType):
+        for one in type_.types:
+            if not isinstance(one, inspect.NoneType):
+                yield from _unknown_fields(value, one, path)
+    elif isinstance(type_, inspect.StructType) and isinstance(value, dict):
+        known = {field.encode_name: field.type for field in type_.fields}
+        for name, inner in value.items():
+            at = f"{path}.{name}".lstrip(".")
+            if name in known:
+                yield from _unknown_fields(inner, known[name], at)
+            elif name not in _NEWER_FIELDS:
+                near = get_close_matches(name, known, n=1)
+                yield Fault(at, inner, near[0] if near else f"one of the fields {', '.join(known)}")
+    elif isinstance(type_, inspect.ListType) and isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _unknown_fields(inner, type_.item_type, f"{path}[{index}]")
+    elif isinstance(type_, inspect.DictType) and isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _unknown_fields(inner, type_.value_type, f"{path}[{name}]")
+
+
+def _counts_beside_all(value: object, path: str) -> Faults:
+    """A count beside ``allocationMode: All``, which only the raw document shows."""
+    if isinstance(value, dict):
+        if value.get("allocationMode") == "All" and value.get("count"):
+            yield Fault(f"{path}.count".lstrip("."), value["count"], "nothing where allocationMode is All")
+        for name, inner in value.items():
+            if name != "opaque":
+                yield from _counts_beside_all(inner, f"{path}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _counts_beside_all(inner, f"{path}[{index}]")
+
+
+def _with_text_quantities(value: Any, kind: str = "") -> Any:
+    """A copy in which quantities that are numbers are text. `kind` is "amount" within a map of quantities."""
+    if isinstance(value, dict):
+        return {
+            name: inner
+            if name == "opaque"
+            else _with_text_quantities(
+                inner, "amount" if kind or (name in _QUANTITIES and isinstance(inner, dict)) else ""
+            )
+            for name, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [_with_text_quantities(inner, kind) for inner in value]
+    if kind and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return value
+
+
+def _with_defaults(decoded: KubeObject) -> KubeObject:
+    """The namespace, counts and modes that were left out or empty, as the API server sets them."""
+    if isinstance(decoded, ResourceClaim):
+        decoded = msgspec.structs.replace(decoded, spec=_defaulted(decoded.spec))
+    elif isinstance(decoded, ResourceClaimTemplate):
+        spec = msgspec.structs.replace(decoded.spec, spec=_defaulted(decoded.spec.spec))
+        decoded = msgspec.structs.replace(decoded, spec=spec)
+    if isinstance(decoded, Pod | ResourceClaim | ResourceClaimTemplate) and not decoded.metadata.namespace:
+        metadata = msgspec.structs.replace(decoded.metadata, namespace="default")
+        return msgspec.structs.replace(decoded, metadata=metadata)
+    return decoded
+
+
+def _defaulted(spec: ResourceClaimSpec) -> ResourceClaimSpec:
+    replace = msgspec.structs.replace
+    requests = [
+        replace(
+            request,
+            exactly=_counted(request.exactly) if request.exactly is not None else None,
+            first_available=[_counted(sub) for sub in request.first_available],
+        )
+        for request in spec.devices.requests or []
+    ]
+    return replace(spec, devices=replace(spec.devices, requests=requests))
+
+
+def _counted(wanted: _W) -> _W:
+    mode = wanted.allocation_mode or "ExactCount"
+    return msgspec.structs.replace(
+        wanted, allocation_mode=mode, count=wanted.count or 1 if mode == "ExactCount" else wanted.count
+    )
+
+
+def _fault(error: msgspec.ValidationError, document: bytes) -> Fault:
+    """msgspec's ``Expected `int`, got `str` - at `$.spec.count` `` with the value that stands there."""
+    text = str(error)
+    found = _MSGSPEC_PATH.search(text)
+    path = found[1].replace("[...]", "") if found else ""
+    detail = _MSGSPEC_PATH.sub("", text)
+    steps = re.findall(r"\[(\.\.\.|\d+)\]|([^.\[\]]+)", path)
+    found_at = list(_look_up(msgspec.json.decode(document), [a or b for a, b in steps])) or [(path, None)]
+    missing = re.search(r"missing required field `(\w+)`", detail)
+    if missing:
+        lacking = [at for at, value in found_at if isinstance(value, dict) and missing[1] not in value]
+        return Fault(f"{lacking[0] if lacking else path}.{missing[1]}".lstrip("."), None, "there")
+    expected = re.search(r"Expected `([^`]+)`", detail)
+    names = expected[1].split(" | ") if expected else []
+    right = " or ".join(_RIGHT.get(name, name) for name in names if name != "null") or detail
+    wrong = [pair for pair in found_at if type(pair[1]) not in [_PYTHON.get(name) for name in names]]
+    at, value = (wrong or found_at)[0]
+    return Fault(at or "the document", "null" if value is None else value, right)
+
+
+def _look_up(value: Any, steps: Sequence[str], at: str = "") -> Iterator[tuple[str, object]]:
+    """What stands at a path, and the path; an ellipsis is every key of a map, which msgspec does not name."""
+    if not steps:
+        yield at, value
+    elif isinstance(value, dict):
+        for key in value if steps[0] == "..." else [steps[0]]:
+            step = f"[{key}]" if steps[0] == "..." else f".{key}"
+            yield from _look_up(value.get(key), steps[1:], f"{at}{step}".lstrip("."))
+    elif isinstance(value, list) and steps[0].isdigit() and int(steps[0]) < len(value):
+        yield from _look_up(value[int(steps[0])], steps[1:], f"{at}[{steps[0]}]")
+
+
+def _invalid(subject: str, fault: Fault) -> InvalidObjectError:
+    return InvalidObjectError(str(fault), object=subject, field=fault.field, value=fault.value)
