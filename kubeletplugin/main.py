@@ -163,6 +163,9 @@ class Plugin:
         roots = hardware.install(frozenset(self._away()))
         return Machine(HostProbe(roots.sysfs), roots.dev, self._away, hardware.mend)
 
+    def _in_use(self) -> frozenset[str]:
+        return frozenset(d.device for record in self._ledger.claims() for d in record.plan.devices)
+
     def _away(self) -> dict[str, str | None]:
         return {row.pci_address: row.rdma_device for row in self._ledger.unsettled()}
 
@@ -173,7 +176,8 @@ class Plugin:
             client,
             driver_name=settings.driver_name,
             node_name=settings.node_name,
-            controller_taint=settings.allocation == "controller",
+            options=settings.slice_options(),
+            in_use=self._in_use,
             on_taints_lost=self._warn_taints_lost,
         )
         self._sweeper = Sweeper(
@@ -195,7 +199,7 @@ class Plugin:
             cdi_files=CdiFiles(settings.cdi_dir, settings.driver_name),
             records=PodRecords(settings.records_dir),
             on_prepared=self._status.changed,
-            on_freed=lambda _: self._sweeper.report(),
+            on_freed=self._freed,
             on_held=lambda uid: self._sweeper.conflict(self._preparer, uid),
         )
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="claim")
@@ -211,6 +215,10 @@ class Plugin:
         self._health = HealthServer(self._paths.health, self._probe.check, self._missing)
 
     # ---- what happens
+
+    def _freed(self, _uid: str) -> None:
+        self._sweeper.report()
+        self._publisher.look_at_lost()
 
     def _look_up(self, namespace: str, name: str, pod_uid: str) -> None:
         self._preparer.look_up(namespace, name, pod_uid)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from dataclasses import replace
+from functools import partial
 
 from driver.devices import Inventory
 from driver.errors import KubeConflictError, KubeError, KubeNotFoundError, RetryableError
@@ -17,8 +19,9 @@ from driver.kube import paths
 from driver.kube.client import KubeClient
 from driver.kube.objects import Node, ResourceSlice
 from driver.kube.watch import Change, Informer
-from driver.slices import SliceOptions, build
+from driver.slices import SliceOptions, build, slice_name
 from kubeletplugin.pool import Create, Delete, Write, lost_taints, without_taints, writes
+from kubeletplugin.troubles import link_taints, lost_devices, with_lost
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +33,8 @@ class Publisher:
     """Publishes on a thread of its own, from `start` to `stop`.
 
     Args:
-        controller_taint: allocation mode ``controller``.
+        options: what is published and how; what is held, and what is wrong, is added here.
+        in_use: names of the devices that claims have on this node.
         on_taints_lost: called once if the API server drops taints: this node is in scheduler mode then.
     """
 
@@ -40,18 +44,22 @@ class Publisher:
         *,
         driver_name: str,
         node_name: str,
-        controller_taint: bool,
+        options: SliceOptions,
+        in_use: Callable[[], Set[str]] = frozenset,
         on_taints_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._driver_name = driver_name
         self._node_name = node_name
-        self._controller_taint = controller_taint
+        self._options = options
+        self._in_use = in_use
         self._on_taints_lost = on_taints_lost
         self._taints_work = True
         self._node_uid = ""
         self._inventory: Inventory | None = None
         self._held: frozenset[str] = frozenset()
+        self._lost: frozenset[str] = frozenset()
+        self._last: list[ResourceSlice] = []
         self._observed: dict[str, ResourceSlice] = {}
         self._generation = 0
         self._changed = threading.Condition()
@@ -99,6 +107,12 @@ class Publisher:
         with self._changed:
             if held != self._held:
                 self._held = held
+                self._wake()
+
+    def look_at_lost(self) -> None:
+        """A claim may have let go of a device that is gone: then it leaves the slices."""
+        with self._changed:
+            if self._lost and not self._lost <= self._in_use():
                 self._wake()
 
     # ---- inside
@@ -169,8 +183,15 @@ class Publisher:
             node_name=self._node_name,
             node_uid=self._node_uid,
             generation=0,
-            options=SliceOptions(controller_taint=self._controller_taint, held=self._held),
+            options=replace(self._options, held=self._held, taints=link_taints(self._inventory)),
         )
+        before = [*self._observed.values(), *self._last]
+        lost = lost_devices(desired, before, self._in_use())
+        if lost - self._lost:
+            log.warning("devices are gone while claims have them: %s", ", ".join(sorted(lost - self._lost)))
+        self._lost = lost
+        desired = with_lost(desired, before, lost, partial(slice_name, self._driver_name, self._node_name))
+        self._last = desired
         return desired if self._taints_work else [without_taints(slice_) for slice_ in desired]
 
     def _write(self, step: Write) -> None:

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from driver.errors import ConfigError
 from driver.names import DRIVER_NAME
+from driver.slices import SliceOptions
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _ALLOCATIONS: Final = ("controller", "scheduler")
@@ -49,6 +50,10 @@ class Settings:
     cni_conf_dir: Path
     pod_uid: str
     log_level: str
+
+    def slice_options(self) -> SliceOptions:
+        """What is published, and how."""
+        return SliceOptions(controller_taint=self.allocation == "controller")
 
     @property
     def cni_socket(self) -> Path:

@@ -10,6 +10,7 @@ import pytest
 
 from driver.kube import paths
 from driver.kube.client import KubeClient
+from driver.slices import SliceOptions
 from kubeletplugin.publisher import Publisher
 from tests.unit.kubeletplugin.api import SLICES, FakeApi, Json
 from tests.unit.kubeletplugin.world import DRIVER, GPUS, NODE, inventory
@@ -21,6 +22,7 @@ def publishing(
     client: KubeClient,
     *,
     controller_taint: bool = True,
+    in_use: Callable[[], frozenset[str]] = frozenset,
     on_lost: Callable[[], None] = lambda: None,
 ) -> Iterator[Publisher]:
     api.put(paths.node(NODE), {"metadata": {"name": NODE, "uid": "node-uid"}})
@@ -28,7 +30,8 @@ def publishing(
         client,
         driver_name=DRIVER,
         node_name=NODE,
-        controller_taint=controller_taint,
+        options=SliceOptions(controller_taint=controller_taint),
+        in_use=in_use,
         on_taints_lost=on_lost,
     )
     publisher.set_inventory(inventory())
@@ -100,6 +103,36 @@ def test_a_held_device_is_marked_and_the_mark_goes(api: FakeApi, client: KubeCli
         assert slice_["spec"]["devices"][0]["taints"][0]["effect"] == "None"
         publisher.set_held(frozenset())
         until(api, lambda found: not any(taints(found)))
+
+
+def test_a_lost_device_of_a_claim_stays_as_it_was_until_the_claim_goes(
+    api: FakeApi, client: KubeClient
+) -> None:
+    claimed = {GPUS[0]}
+    with publishing(api, client, in_use=lambda: frozenset(claimed)) as publisher:
+        (before,) = until(api, lambda _: publisher.published and api.under(SLICES))
+        publisher.set_inventory(replace(inventory(), gpus=()))
+        (found,) = until(api, lambda found: len(found[0]["spec"]["devices"]) == 5)
+        was, now = before["spec"]["devices"][0], found["spec"]["devices"][-1]
+        assert [taint["key"] for taint in now["taints"]] == [
+            "tandem-dra.io/controller",
+            "tandem-dra.io/unhealthy",
+        ]
+        assert now | {"taints": []} == was | {"taints": []}
+        claimed.clear()
+        publisher.look_at_lost()
+        until(api, lambda found: len(found[0]["spec"]["devices"]) == 4)
+
+
+def test_a_lost_device_that_comes_back_is_offered_as_before(api: FakeApi, client: KubeClient) -> None:
+    with publishing(api, client, in_use=lambda: frozenset({GPUS[0]})) as publisher:
+        (before,) = until(api, lambda _: publisher.published and api.under(SLICES))
+        publisher.set_inventory(replace(inventory(), gpus=()))
+        until(api, lambda found: "tandem-dra.io/unhealthy" in str(found))
+        publisher.set_inventory(inventory())
+        (after,) = until(api, lambda found: "tandem-dra.io/unhealthy" not in str(found))
+    assert after["spec"]["devices"] == before["spec"]["devices"]
+    assert after["spec"]["pool"]["generation"] == 3
 
 
 def test_a_server_that_drops_taints_is_said_once_and_not_fought(
