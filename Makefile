@@ -8,7 +8,7 @@ SOURCES := driver kubeletplugin controller cni cli deploy tests bench
 STAMP := .venv/.setup
 
 .PHONY: help setup programs lint format test test-unit test-cluster test-vm demo image cluster-up cluster-down kind \
-	proto lock bench bench-attach bench-prepare bench-plugin clean
+	proto lock bench bench-attach bench-prepare bench-plugin bench-inventory clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,7 +64,7 @@ cluster-down: $(STAMP) ## end it
 kind: ## the same on a laptop with Docker and kind
 	@deploy/kind/up.sh
 
-bench: bench-attach bench-prepare bench-plugin ## every benchmark; each ends with one JSON line
+bench: bench-attach bench-prepare bench-plugin bench-inventory ## every benchmark; each ends with one JSON line
 
 bench-attach: programs ## CNI ADD and DEL against the stock host-device plugin
 	@$(BIN)/python -m bench.attach
@@ -78,6 +78,9 @@ bench-plugin: programs ## memory at rest, start to slices, slices restored
 proto: $(STAMP) ## generate the gRPC code anew
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -I. --python_out=. --grpc_python_out=. \
 	  --mypy_out=. --mypy_grpc_out=. kubeletplugin/proto/*.proto
+
+bench-inventory: setup ## probing a node of 8 GPUs and 256 VFs, its slices, an unchanged poll
+	@$(BIN)/python -m bench.inventory
 
 lock: $(STAMP) ## renew requirements.lock
 	$(BIN)/python -m pip install -q uv

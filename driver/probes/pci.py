@@ -77,16 +77,16 @@ class PciProbe:
             except ValueError:
                 self._sysfs.complain(self._sysfs.root / "bus/pci/devices" / name, "is no PCI address")
                 continue
-            link = self._sysfs.root / "bus/pci/devices" / name
+            link = f"{self._sysfs.root}/bus/pci/devices/{name}"
             entry = self._sysfs.identity(link)
             if entry is None:
                 continue
             before = self._known.get(name)
-            function = before[1] if before and before[0] == entry else self._function(address, link)
+            function = before[1] if before and before[0] == entry else self._function(address, Path(link))
+            if function is not None:
+                function = found[address] = self._now(function, link)
             if function is not None or not self._unreadable:
                 known[name] = (entry, function)
-            if function is not None:
-                found[address] = self._now(function, link)
         self._known = known
         return dict(sorted(found.items(), key=lambda item: pci_order(item[0])))
 
@@ -115,16 +115,16 @@ class PciProbe:
         )
         return function if function.is_gpu or function.is_nic else None
 
-    def _now(self, function: PciFunction, link: Path) -> PciFunction:
+    def _now(self, function: PciFunction, link: str) -> PciFunction:
         """A function with what may change: its driver and its VFs."""
-        driver = self._sysfs.link_name(link / "driver")
+        driver = self._sysfs.link_name(f"{link}/driver")
         if function.physfn is not None or not function.is_nic:
-            return replace(function, driver=driver)
+            return function if function.driver == driver else replace(function, driver=driver)
         return replace(
             function,
             driver=driver,
             virtfns=self._virtfns(link),
-            sriov_num_vfs=self._sysfs.integer(link / "sriov_numvfs", optional=True) or 0,
+            sriov_num_vfs=self._sysfs.integer(f"{link}/sriov_numvfs", optional=True) or 0,
         )
 
     def _place(self, link: Path) -> Place:
@@ -144,15 +144,15 @@ class PciProbe:
                 continue
         return place(parts[root_index], bridges, numa_node)
 
-    def _virtfns(self, link: Path) -> tuple[tuple[int, str], ...]:
+    def _virtfns(self, link: str) -> tuple[tuple[int, str], ...]:
         found = []
         try:
-            entries = list(link.iterdir())
+            entries = os.listdir(link)  # noqa: PTH208
         except OSError:
             return ()
-        for entry in entries:
-            match = _VIRTFN.fullmatch(entry.name)
-            address = self._sysfs.pci_link(entry) if match else None
+        for name in entries:
+            match = _VIRTFN.fullmatch(name)
+            address = self._sysfs.pci_link(f"{link}/{name}") if match else None
             if match and address is not None:
                 found.append((int(match[1]), address))
         return tuple(sorted(found))

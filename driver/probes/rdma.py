@@ -29,6 +29,7 @@ class RdmaProbe:
     def __init__(self, sysfs: Path) -> None:
         self._sysfs = SysfsReader(sysfs)
         self._vfs: dict[str, _Known] = {}
+        self._ibdevs: dict[str, tuple[tuple[int, int] | None, str | None]] = {}
 
     def read(self) -> dict[str, RdmaDevice]:
         """RDMA devices by PCI address; soft RDMA (no PCI function) is left out.
@@ -46,7 +47,7 @@ class RdmaProbe:
         found: dict[str, RdmaDevice] = {}
         vfs: dict[str, _Known] = {}
         for name in reader.names("class/infiniband"):
-            directory = reader.root / "class/infiniband" / name
+            directory = f"{reader.root}/class/infiniband/{name}"
             nodes = (*char_devices.get(name, ()), *shared)
             # A VF's facts stay as long as its entry is the same one; only a PF's rate is of interest.
             entry, known = reader.identity(directory), self._vfs.get(name)
@@ -54,38 +55,43 @@ class RdmaProbe:
                 vfs[name] = known
                 found[known[2]] = known[3]
                 continue
-            address = reader.pci_link(directory / "device")
+            address = reader.pci_link(f"{directory}/device")
             if address is None:
                 continue
             found[address] = self._device(name, directory, nodes)
-            if entry is not None and reader.link_name(directory / "device/physfn") is not None:
+            if entry is not None and reader.link_name(f"{directory}/device/physfn") is not None:
                 vfs[name] = (entry, nodes, address, found[address])
         self._vfs = vfs
         return found
 
-    def _device(self, name: str, directory: Path, char_devices: tuple[str, ...]) -> RdmaDevice:
-        reader, port = self._sysfs, directory / "ports/1"
-        state = reader.text(port / "state", optional=True)
+    def _device(self, name: str, directory: str, char_devices: tuple[str, ...]) -> RdmaDevice:
+        reader, port = self._sysfs, f"{directory}/ports/1"
+        state = reader.text(f"{port}/state", optional=True)
         return RdmaDevice(
             name=name,
-            link_layer=reader.text(port / "link_layer") or "",
+            link_layer=reader.text(f"{port}/link_layer") or "",
             char_devices=char_devices,
-            rate_bits_per_second=self._rate(port / "rate") if state is None or "ACTIVE" in state else 0,
-            node_guid=reader.text(directory / "node_guid", optional=True) or "",
+            rate_bits_per_second=self._rate(f"{port}/rate") if state is None or "ACTIVE" in state else 0,
+            node_guid=reader.text(f"{directory}/node_guid", optional=True) or "",
         )
 
     def _char_devices(self) -> dict[str, tuple[str, ...]]:
         by_device: defaultdict[str, list[str]] = defaultdict(list)
+        ibdevs: dict[str, tuple[tuple[int, int] | None, str | None]] = {}
         for kind, prefix in (("infiniband_verbs", "uverbs"), ("infiniband_mad", "umad")):
             for name in self._sysfs.names(f"class/{kind}"):
                 if not name.startswith(prefix):
                     continue  # abi_version, issm*
-                device = self._sysfs.text(self._sysfs.root / "class" / kind / name / "ibdev")
+                path = f"{self._sysfs.root}/class/{kind}/{name}"
+                entry, known = self._sysfs.identity(path), self._ibdevs.get(path)
+                device = known[1] if known and known[0] == entry else self._sysfs.text(f"{path}/ibdev")
                 if device:
+                    ibdevs[path] = entry, device
                     by_device[device].append(f"infiniband/{name}")
+        self._ibdevs = ibdevs
         return {device: tuple(names) for device, names in by_device.items()}
 
-    def _rate(self, path: Path) -> int:
+    def _rate(self, path: str) -> int:
         """Bits per second from a text such as ``400 Gb/sec (4X NDR)``; 0 if unknown."""
         text = self._sysfs.text(path, optional=True)
         match = _RATE.match(text) if text else None

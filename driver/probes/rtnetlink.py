@@ -93,18 +93,8 @@ class RouteNetlink:
 
     def default_routes(self) -> set[int]:
         """Indices of interfaces that a default route of the main table leads through."""
-        found: set[int] = set()
-        for message in self._dump(_GET_ROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
-            _, destination_bits, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(message)
-            if destination_bits or kind != _UNICAST:
-                continue
-            attributes = _attributes(message[_ROUTE.size :])
-            if _number(attributes.get(_RTA_TABLE), table) != _MAIN_TABLE:
-                continue
-            if _RTA_OIF in attributes:
-                found.add(_number(attributes[_RTA_OIF], 0))
-            found.update(_next_hops(attributes.get(_RTA_MULTIPATH, b"")))
-        return found
+        messages = self._dump(_GET_ROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0))
+        return {index for message in messages for index in default_route(message)}
 
     def _dump(self, kind: int, body: bytes) -> list[bytes]:
         for _ in range(_ATTEMPTS):
@@ -138,6 +128,16 @@ class RouteNetlink:
                     code = -struct.unpack_from("=i", body)[0]
                     raise OSError(code, "refused")
                 found.append(body)
+
+
+def default_route(message: bytes) -> set[int]:
+    """Indices of a route's interfaces, if it is a default route of the main table; none else."""
+    _, destination_bits, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(message)
+    attributes = _attributes(message[_ROUTE.size :])
+    if destination_bits or kind != _UNICAST or _number(attributes.get(_RTA_TABLE), table) != _MAIN_TABLE:
+        return set()
+    single = {_number(attributes[_RTA_OIF], 0)} if _RTA_OIF in attributes else set()
+    return single | set(_next_hops(attributes.get(_RTA_MULTIPATH, b"")))
 
 
 def _link(message: bytes) -> Facts:

@@ -5,6 +5,8 @@ Each such thing is one log line that names the path (once for each reader, since
 again), and the value None.
 """
 
+# ruff: noqa: PTH115, PTH123, PTH208
+
 from __future__ import annotations
 
 import logging
@@ -14,6 +16,9 @@ from pathlib import Path
 from driver.devices import pci_address
 
 log = logging.getLogger(__name__)
+
+# Paths are strings where a loop over hundreds of functions is: pathlib would be most of its cost.
+StrPath = str | os.PathLike[str]
 
 
 class SysfsReader:
@@ -26,19 +31,20 @@ class SysfsReader:
     def names(self, relative: str) -> list[str]:
         """Sorted entries of a directory; empty where there is none (a class nobody has registered)."""
         try:
-            return sorted(entry.name for entry in (self.root / relative).iterdir())
+            return sorted(os.listdir(f"{self.root}/{relative}"))
         except FileNotFoundError:
             return []
         except OSError as error:
             self.complain(self.root / relative, str(error.strerror))
             return []
 
-    def text(self, path: Path, *, optional: bool = False) -> str | None:
+    def text(self, path: StrPath, *, optional: bool = False) -> str | None:
         """The file's text, stripped; None if it cannot be read. A missing optional file is not worth a
         word.
         """
         try:
-            return path.read_text(encoding="utf-8").strip()
+            with open(path, encoding="utf-8") as file:
+                return file.read().strip()
         except FileNotFoundError:
             if not optional:
                 self.complain(path, "is missing")
@@ -50,7 +56,7 @@ class SysfsReader:
             self.complain(path, "is no text")
         return None
 
-    def integer(self, path: Path, *, base: int = 10, optional: bool = False) -> int | None:
+    def integer(self, path: StrPath, *, base: int = 10, optional: bool = False) -> int | None:
         """The file's number; None if missing or no number."""
         text = self.text(path, optional=optional)
         if text is None:
@@ -61,14 +67,14 @@ class SysfsReader:
             self.complain(path, f"says {text[:40]!r}, which is no number")
             return None
 
-    def link_name(self, path: Path) -> str | None:
+    def link_name(self, path: StrPath) -> str | None:
         """Last part of a symbolic link's target (``driver`` → ``mlx5_core``); None if there is no link."""
         try:
-            return path.readlink().name
+            return os.readlink(path).rstrip("/").rpartition("/")[2]
         except OSError:
             return None
 
-    def pci_link(self, path: Path) -> str | None:
+    def pci_link(self, path: StrPath) -> str | None:
         """PCI address that a link (``device``, ``physfn``, ``virtfn3``) points at; None for another bus or
         no link.
         """
@@ -78,7 +84,7 @@ class SysfsReader:
         except ValueError:
             return None
 
-    def identity(self, path: Path) -> tuple[int, int] | None:
+    def identity(self, path: StrPath) -> tuple[int, int] | None:
         """What tells a directory entry from another one made later in its place; None if there is none."""
         try:
             status = os.lstat(path)
@@ -86,7 +92,7 @@ class SysfsReader:
             return None
         return status.st_ino, status.st_mtime_ns
 
-    def complain(self, path: Path, what: str) -> None:
+    def complain(self, path: StrPath, what: str) -> None:
         """Log one line about a path, the first time only."""
         line = f"{path} {what}"
         if line not in self._said:
