@@ -11,6 +11,7 @@ COMMANDS: Final = {
     "kubelet-plugin": ("cli.plugin:run", "publish this node's devices and prepare claims (DaemonSet)"),
     "controller": ("controller.main:main", "allocate claims, aligned in pairs (Deployment)"),
     "topology": ("cli.topology:run", "which GPU is near which NIC, and the pairs that Tandem would make"),
+    "plan": ("cli.plan:run", "where pods and claims would go, from files or the cluster; touches nothing"),
     "healthz": ("cli.plugin:healthz", "is the kubelet plugin of this pod well? (exec probe)"),
 }
 """``module:function`` that takes the arguments and returns the exit status, and what it is for."""

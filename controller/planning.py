@@ -1,0 +1,360 @@
+"""What would the controller do with these objects? The answer of `tandem plan`, without a cluster.
+
+The objects go into the same ClusterState, and the same Chooser and the same composing of decisions are asked,
+as in the live controller; only here every device counts, whether it carries our taint or not, and every claim
+is to be placed. Pure: `clock` (seconds) only measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+import msgspec
+
+from controller import decision
+from controller.allocator.cel import CelCache, SelectorError
+from controller.books import read
+from controller.choice import Chooser
+from controller.settings import PlacementSettings
+from controller.state import ClusterState, Key, claim_keys
+from controller.validation.documents import KubeObject
+from controller.wish import NoWish, Wish, Wishes
+from driver.config import PlacedPair
+from driver.errors import InvalidObjectError, TandemError
+from driver.kube.objects import (
+    AllocationResult,
+    DeviceClass,
+    DeviceSelector,
+    Node,
+    NodeStatus,
+    ObjectMeta,
+    OwnerReference,
+    Pod,
+    PodResourceClaim,
+    PodResourceClaimStatus,
+    PodSpec,
+    PodStatus,
+    ResourceClaim,
+    ResourceClaimSpec,
+    ResourceClaimTemplate,
+    ResourceSlice,
+)
+
+_ROOM: Final = {"cpu": "1M", "memory": "1Ei", "ephemeral-storage": "1Ei", "pods": "1M"}
+"""Of a node that says nothing about its size."""
+_ENDED: Final = ("Succeeded", "Failed")
+
+
+_O = TypeVar("_O", Pod, ResourceClaim)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedClaim:
+    """A claim with what it would get, or has; None where it gets nothing."""
+
+    namespace: str
+    name: str
+    allocation: AllocationResult | None = None
+    pairs: tuple[PlacedPair, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPod:
+    """A pod with claims, or (name None) a claim that no pod names.
+
+    Attributes:
+        node: where it goes, or is; None where it has to wait.
+        reason: why it has to wait.
+        settled: it is bound, and nothing was to be decided.
+    """
+
+    namespace: str
+    name: str | None
+    node: str | None
+    reason: str | None
+    claims: tuple[PlannedClaim, ...]
+    settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """In the order in which the pods were placed. `micros` is the time of search and scoring."""
+
+    pods: tuple[PlannedPod, ...]
+    micros: int
+    state: ClusterState = field(compare=False, repr=False)
+
+    @property
+    def complete(self) -> bool:
+        """Everything has its place."""
+        return all(pod.node is not None for pod in self.pods)
+
+
+def plan(
+    objects: Sequence[KubeObject], settings: PlacementSettings, cel: CelCache, clock: Callable[[], float]
+) -> Plan:
+    """Place all pods, and all claims that no pod names, one after the other.
+
+    Raises:
+        InvalidObjectError: an object is there twice.
+    """
+    return _Planner(objects, settings, cel, clock).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A turn; `pod` is made up where a claim has none."""
+
+    pod: Pod
+    own_claim: ResourceClaim | None
+    missing: str
+    number: int
+
+    @property
+    def order(self) -> tuple[int, bool, str, int]:
+        """Priority, then age (what is not in a cluster yet is youngest), then as in the input."""
+        obj = self.own_claim or self.pod
+        created = obj.metadata.creation_timestamp
+        return -(self.pod.spec.priority or 0), created is None, created or "", self.number
+
+
+class _Planner:
+    def __init__(
+        self,
+        objects: Sequence[KubeObject],
+        settings: PlacementSettings,
+        cel: CelCache,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._cel = cel
+        self._clock = clock
+        self._seconds = 0.0
+        self._state = ClusterState(settings.driver_name, managed_only=False)
+        objects = _named(objects)
+        _refuse_duplicates(objects)
+        self._load_nodes(objects)
+        for item in objects:
+            if isinstance(item, DeviceClass):
+                self._state.apply_class(None, item)
+            elif isinstance(item, ResourceClaim):
+                self._state.apply_claim(None, _with_uid(item), 0.0)
+        self._entries = sorted(self._load_pods(objects), key=lambda entry: entry.order)
+        self._wishes = Wishes(self._state, None)
+        self._chooser = Chooser(self._state, settings, cel)
+
+    def run(self) -> Plan:
+        self._warm()
+        pods = tuple(self._place(entry) for entry in self._entries)
+        return Plan(pods, round(self._seconds * 1e6), self._state)
+
+    # Loading
+
+    def _load_nodes(self, objects: Sequence[KubeObject]) -> None:
+        nodes = [item for item in objects if isinstance(item, Node)]
+        slices = [item for item in objects if isinstance(item, ResourceSlice)]
+        if not nodes:  # files of slices alone: the nodes that they name
+            names = {s.spec.node_name for s in slices if s.spec.node_name}
+            names |= {d.node_name for s in slices for d in s.spec.devices if d.node_name}
+            nodes = [Node(metadata=ObjectMeta(name=name)) for name in sorted(names)]
+        for node in nodes:
+            self._state.apply_node(None, _with_room(node))
+        for item in slices:
+            self._state.apply_slice(None, item)
+
+    def _load_pods(self, objects: Sequence[KubeObject]) -> Iterator[_Entry]:
+        templates = {_key(item): item for item in objects if isinstance(item, ResourceClaimTemplate)}
+        named: set[Key] = set()
+        for number, item in enumerate(objects):
+            if isinstance(item, Pod):
+                pod, missing = self._with_claims(_with_uid(item), templates)
+                named |= {key for key, _ in claim_keys(pod) if key}
+                if pod.status.phase in _ENDED:
+                    continue
+                self._state.apply_pod(None, pod)
+                if pod.spec.resource_claims and not pod.metadata.deletion_timestamp:
+                    yield _Entry(pod, None, missing, number)
+        for number, item in enumerate(objects):
+            if isinstance(item, ResourceClaim) and _key(item) not in named and not item.status.allocation:
+                claim = _with_uid(item)
+                yield _Entry(_pod_for(claim), claim, "", number)
+
+    def _with_claims(self, pod: Pod, templates: dict[Key, ResourceClaimTemplate]) -> tuple[Pod, str]:
+        """Make the claims that kube-controller-manager would make, and say what is missing for it."""
+        namespace, missing = pod.metadata.namespace, ""
+        known = {status.name: status for status in pod.status.resource_claim_statuses}
+        for entry in pod.spec.resource_claims:
+            template_name, status = entry.resource_claim_template_name, known.get(entry.name)
+            if template_name is None or (status is not None and status.resource_claim_name is None):
+                continue
+            name = (status.resource_claim_name if status else None) or f"{pod.metadata.name}-{entry.name}"
+            if (namespace, name) in self._state.claims and status is not None:
+                continue
+            template = templates.get((namespace, template_name))
+            if template is None:
+                missing = missing or f"there is no ResourceClaimTemplate {namespace}/{template_name}"
+                continue
+            while (namespace, name) in self._state.claims:
+                name += "-x"
+            self._state.apply_claim(None, _claim_of(template, name, pod), 0.0)
+            known[entry.name] = PodResourceClaimStatus(name=entry.name, resource_claim_name=name)
+        replace = msgspec.structs.replace
+        status_with = replace(pod.status, resource_claim_statuses=list(known.values()))
+        return replace(pod, status=status_with), missing
+
+    def _warm(self) -> None:
+        """Index all devices and evaluate all selectors, which is not search."""
+        selectors = [s for c in self._state.classes.values() for s in c.spec.selectors]
+        selectors += [s for claim in self._state.claims.values() for s in _selectors(claim.spec)]
+        expressions = {selector.cel.expression for selector in selectors if selector.cel is not None}
+        for record in self._state.nodes.values():
+            try:
+                devices = self._state.devices(record)
+            except TandemError:
+                continue  # told when the node is looked at
+            if devices is None or not devices.devices:
+                continue
+            for expression in sorted(expressions):
+                try:
+                    self._cel.select(devices, expression)
+                except SelectorError:
+                    continue
+
+    # Placing
+
+    def _place(self, entry: _Entry) -> PlannedPod:
+        pod = entry.pod
+        if entry.own_claim is not None:
+            wish: Wish | NoWish = Wish(pod, (entry.own_claim,), ())
+        elif entry.missing:
+            wish = NoWish(entry.missing)
+        else:
+            wish = self._wishes.of(pod)
+        if isinstance(wish, NoWish):
+            return self._planned(entry, None, wish.reason)
+        if not wish.wanted and pod.spec.node_name:
+            return self._planned(entry, pod.spec.node_name, None, settled=True)
+        sharers = self._wishes.sharers(wish) if entry.own_claim is None else []
+        start = self._clock()
+        try:
+            choice = self._chooser.choose(pod, wish.wanted, wish.allocated, sharers, {}, 0)
+        except TandemError as error:
+            return self._planned(entry, None, str(error))
+        finally:
+            self._seconds += self._clock() - start
+        if choice.best is None:
+            return self._planned(entry, None, choice.why_not)
+        composed = decision.compose(
+            wish.wanted,
+            choice.best.allocation,
+            driver_name=self._settings.driver_name,
+            subnets=None,
+            addresses_in_use=frozenset(),
+            names_in_use=self._wishes.interface_names(wish) if entry.own_claim is None else set(),
+            mtu=self._settings.mtu,
+        )
+        for claim, result in composed:
+            status = msgspec.structs.replace(claim.status, allocation=result)
+            self._state.apply_claim(claim, msgspec.structs.replace(claim, status=status), 0.0)
+        return self._planned(entry, choice.best.node, None)
+
+    def _planned(
+        self, entry: _Entry, node: str | None, reason: str | None, *, settled: bool = False
+    ) -> PlannedPod:
+        pod = entry.pod
+        claims = [
+            self._claim(*key) if key else PlannedClaim(pod.metadata.namespace, f"{pod.metadata.name}-{name}")
+            for (key, _), name in zip(claim_keys(pod), _entry_names(pod), strict=True)
+        ]
+        name = pod.metadata.name if entry.own_claim is None else None
+        return PlannedPod(pod.metadata.namespace, name, node, reason, tuple(claims), settled)
+
+    def _claim(self, namespace: str, name: str) -> PlannedClaim:
+        claim = self._state.claims.get((namespace, name))
+        allocation = claim.status.allocation if claim is not None else None
+        held = read(allocation, self._settings.driver_name) if allocation is not None else None
+        pairs = held.placement.pairs if held is not None and held.placement is not None else ()
+        return PlannedClaim(namespace, name, allocation, pairs)
+
+
+def _named(objects: Iterable[KubeObject]) -> list[KubeObject]:
+    """A name for each that has only a generateName."""
+    replace = msgspec.structs.replace
+    return [
+        item
+        if item.metadata.name
+        else replace(item, metadata=replace(item.metadata, name=f"{item.metadata.generate_name}{number:05d}"))
+        for number, item in enumerate(objects)
+    ]
+
+
+def _refuse_duplicates(objects: Iterable[KubeObject]) -> None:
+    seen: set[tuple[str, str, str]] = set()
+    for item in objects:
+        key = (type(item).__name__, *_key(item))
+        if key in seen:
+            subject = f"{key[0]} {'/'.join(filter(None, key[1:]))}"
+            message = f'metadata.name is "{key[2]}"; right is a name that is not taken'
+            raise InvalidObjectError(message, object=subject, field="metadata.name", value=key[2])
+        seen.add(key)
+
+
+def _selectors(spec: ResourceClaimSpec) -> Iterator[DeviceSelector]:
+    for request in spec.devices.requests or []:
+        for wanted in [request.exactly] if request.exactly else request.first_available:
+            yield from wanted.selectors
+
+
+def _entry_names(pod: Pod) -> Iterator[str]:
+    """The pod's names for the claims that `claim_keys` gives."""
+    needless = {s.name for s in pod.status.resource_claim_statuses if s.resource_claim_name is None}
+    for entry in pod.spec.resource_claims:
+        if entry.resource_claim_name or entry.name not in needless:
+            yield entry.name
+
+
+def _with_room(node: Node) -> Node:
+    """A node written by hand may leave its size out."""
+    amounts = node.status.allocatable
+    allocatable = {"pods": "110", **amounts} if amounts else _ROOM
+    return msgspec.structs.replace(node, status=NodeStatus(allocatable=allocatable))
+
+
+def _with_uid(item: _O) -> _O:
+    meta = item.metadata
+    if meta.uid:
+        return item
+    uid = f"{type(item).__name__}/{meta.namespace}/{meta.name}"
+    return msgspec.structs.replace(item, metadata=msgspec.structs.replace(meta, uid=uid))
+
+
+def _claim_of(template: ResourceClaimTemplate, name: str, pod: Pod) -> ResourceClaim:
+    namespace = pod.metadata.namespace
+    owner = OwnerReference(
+        api_version="v1", kind="Pod", name=pod.metadata.name, uid=pod.metadata.uid, controller=True
+    )
+    metadata = ObjectMeta(
+        name=name,
+        namespace=namespace,
+        uid=f"ResourceClaim/{namespace}/{name}",
+        labels=template.spec.metadata.labels,
+        annotations=template.spec.metadata.annotations,
+        owner_references=[owner],
+    )
+    return ResourceClaim(metadata=metadata, spec=template.spec.spec)
+
+
+def _pod_for(claim: ResourceClaim) -> Pod:
+    """A pod for a claim that has none: it wants nothing else."""
+    name = claim.metadata.name
+    return Pod(
+        metadata=ObjectMeta(name=name, namespace=claim.metadata.namespace, uid=f"for/{claim.metadata.uid}"),
+        spec=PodSpec(resource_claims=[PodResourceClaim(name="claim", resource_claim_name=name)]),
+        status=PodStatus(),
+    )
+
+
+def _key(item: KubeObject) -> Key:
+    return item.metadata.namespace, item.metadata.name
