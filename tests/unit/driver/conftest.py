@@ -4,11 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from driver.mock import sysfs
 from driver.mock.machine import Machine, load
 from driver.mock.nvml import FakeNvml
 from tests.unit.driver.machines import Namespace
+
+# How long an example takes says more of the machine that the tests run on than of the code.
+settings.register_profile("driver", deadline=None)
+settings.load_profile("driver")
 
 
 @pytest.fixture(scope="session")
