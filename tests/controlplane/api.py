@@ -7,12 +7,16 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from tests.controlplane.errors import ControlPlaneError
 from tests.controlplane.pki import Certificate
+
+# The API server closes connections that nobody has used for 90 s.
+_IDLE_SECONDS = 30
 
 
 class ApiError(ControlPlaneError):
@@ -33,6 +37,7 @@ class Api:
         self._connection = http.client.HTTPSConnection(
             address.hostname or "", address.port, context=context, timeout=10
         )
+        self._used = 0.0
 
     def get(self, path: str) -> Any:
         """The object at `path`, decoded. Raises ApiError, or OSError when nobody answers."""
@@ -52,10 +57,13 @@ class Api:
         """One request; an answer that is not JSON (as of /readyz) is returned as text."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": content_type, "Accept": "application/json"}
+        if time.monotonic() - self._used > _IDLE_SECONDS:
+            self.close()
         try:
             self._connection.request(method, path, data, headers)
             response = self._connection.getresponse()
             text = response.read().decode(errors="replace")
+            self._used = time.monotonic()
         except http.client.HTTPException as error:
             self.close()
             raise ConnectionError(f"{method} {path}: {error!r}") from error
