@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -90,13 +92,14 @@ class Database:
         self._durable = True
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                self._connection = _connect(path)
-            except sqlite3.DatabaseError as error:
-                if type(error) is not sqlite3.DatabaseError:
-                    raise  # busy, full or unreadable is not damaged
-                _put_aside(path, now, error)
-                self._connection = _connect(path)
+            with _alone(path.parent):
+                try:
+                    self._connection = _connect(path)
+                except sqlite3.DatabaseError as error:
+                    if type(error) is not sqlite3.DatabaseError:
+                        raise  # busy, full or unreadable is not damaged
+                    _put_aside(path, now, error)
+                    self._connection = _connect(path)
         except (sqlite3.Error, OSError) as error:
             raise LedgerError(f"ledger {path}: {error}") from error
 
@@ -162,6 +165,17 @@ class Database:
         with self.read() as db:
             row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """No other instance makes, or puts aside, the file meanwhile."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -11,10 +11,15 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from driver.devices import Inventory, Nic, RdmaDevice, Vf
+from driver.errors import ConfigError
 from driver.inventory import Probe
+from driver.names import OVERLAY_LABEL
 from kubeletplugin.planner import NodeFacts
+
+OVERLAY_SUFFIXES: Final = (".xml", ".yaml", ".yml")
 
 Away = Mapping[str, str | None]
 """RDMA device names, by PCI address, of the NICs that are in pods or on their way."""
@@ -65,6 +70,26 @@ class Machine:
                 dev_nodes=_dev_nodes(self._dev_root),
             )
             return self._facts
+
+
+def find_overlay(directory: Path, labels: Mapping[str, str]) -> Path | None:
+    """The overlay file of a node: ``<name>.xml``, ``.yaml`` or ``.yml`` in the folder, by the name that its
+    label gives; None without the label.
+
+    Raises:
+        ConfigError: there is no such file, or more than one.
+    """
+    name = labels.get(OVERLAY_LABEL, "")
+    if not name:
+        return None
+    found = [path for suffix in OVERLAY_SUFFIXES if (path := directory / f"{name}{suffix}").is_file()]
+    if len(found) != 1:
+        names = " or ".join(f"{name}{suffix}" for suffix in OVERLAY_SUFFIXES)
+        problem = "there is more than one of" if found else "there is no"
+        raise ConfigError(
+            f"{problem} {names}, which the node's label {OVERLAY_LABEL} asks for", path=str(directory)
+        )
+    return found[0]
 
 
 def at_home(now: Inventory, before: Inventory, away: Away) -> Inventory:

@@ -19,10 +19,14 @@ from typing import Final
 
 import grpc
 
-from driver.errors import PermanentError, ProbeError, TandemError
+from driver.devices import Inventory
+from driver.errors import PermanentError, TandemError
 from driver.inventory import HostProbe
+from driver.kube import paths
 from driver.kube.client import KubeClient
 from driver.kube.events import EventRecorder, ObjectReference
+from driver.kube.objects import Node
+from driver.overlay import Overlay
 from kubeletplugin import service, sockets, steps
 from kubeletplugin.attach.engine import AttachEngine
 from kubeletplugin.attach.protocol import CniCall, Reply
@@ -30,7 +34,7 @@ from kubeletplugin.attach.server import CniServer
 from kubeletplugin.cdi import CdiFiles
 from kubeletplugin.health import HealthServer, SelfProbe
 from kubeletplugin.ledger import Ledger
-from kubeletplugin.machine import Machine
+from kubeletplugin.machine import Machine, find_overlay
 from kubeletplugin.podrecords import PodRecords
 from kubeletplugin.preparer import Preparer
 from kubeletplugin.proto import pluginregistration_pb2_grpc
@@ -39,6 +43,7 @@ from kubeletplugin.registration import Registration
 from kubeletplugin.settings import Settings, parse
 from kubeletplugin.status import StatusWriter
 from kubeletplugin.sweeper import PodDirectories, Sweeper
+from kubeletplugin.watcher import HardwareWatcher
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +87,8 @@ class Plugin:
             boot_id=_boot_id(),
             instance=settings.pod_uid or uuid.uuid4().hex,
         )
-        self._machine = self._open_machine()
         self._client = KubeClient.load(settings.kubeconfig, user_agent="tandem-kubelet-plugin")
+        self._machine = self._open_machine()
         self._wire()
 
     def start(self) -> None:
@@ -93,7 +98,8 @@ class Plugin:
             TandemError: the machine cannot be read.
             OSError: a socket or directory cannot be made.
         """
-        self._inventory = self._machine.read().inventory
+        self._watcher.start()
+        self._inventory = self._read()
         self._lead()
         self._status.start()
         self._cni_server.start()
@@ -113,11 +119,15 @@ class Plugin:
                 return
             if not self._leads:
                 self._lead()
-            if not self._wake.is_set() and time.monotonic() < look_at:
+            due = time.monotonic() >= look_at
+            if not self._wake.is_set() and not due:
                 continue
             self._wake.clear()
-            look_at = time.monotonic() + INVENTORY_SECONDS
             self._look()
+            if not due:
+                continue
+            look_at = time.monotonic() + INVENTORY_SECONDS
+            self._tidy()
             if self._leads and (time.monotonic() >= sweep_at or self._ledger.needs_rebuild()):
                 sweep_at = time.monotonic() + SWEEP_SECONDS
                 self._sweep()
@@ -137,6 +147,7 @@ class Plugin:
         self._cni_server.stop()
         self._health.stop()
         self._probe.close()
+        self._watcher.stop()
         self._publisher.stop()
         self._status.stop()
         self._workers.shutdown(wait=False, cancel_futures=True)
@@ -150,8 +161,11 @@ class Plugin:
 
     def _open_machine(self) -> Machine:
         settings = self._settings
+        overlay = self._overlay()
         if not settings.mock_machine:
-            return Machine(HostProbe(settings.sysfs), settings.dev_root, self._away)
+            self._watcher = self._watch(settings.sysfs, settings.dev_root)
+            probe = HostProbe(settings.sysfs, overlay=overlay)
+            return Machine(probe, settings.dev_root, self._away)
         from driver.mock.hardware import MockHardware
 
         hardware = MockHardware(
@@ -161,7 +175,27 @@ class Plugin:
             vfs_per_pf=settings.mock_vfs_per_pf,
         )
         roots = hardware.install(frozenset(self._away()))
-        return Machine(HostProbe(roots.sysfs), roots.dev, self._away, hardware.mend)
+        self._watcher = self._watch(roots.sysfs, roots.dev)
+        probe = HostProbe(roots.sysfs, overlay=overlay or hardware.machine.load_overlay())
+        return Machine(probe, roots.dev, self._away, hardware.mend)
+
+    def _overlay(self) -> Overlay | None:
+        settings = self._settings
+        file = settings.overlay
+        if settings.overlay_dir is not None:
+            labels = self._client.get(paths.node(settings.node_name), Node).metadata.labels
+            file = find_overlay(settings.overlay_dir, labels)
+        if file is None:
+            return None
+        from driver import overlay_files  # and a YAML parser, which few nodes need
+
+        log.info("topology is corrected by %s", file)
+        return overlay_files.load(file)
+
+    def _watch(self, sysfs: Path, dev_root: Path) -> HardwareWatcher:
+        return HardwareWatcher(
+            sysfs=sysfs, dev_root=dev_root, away=lambda: self._away().keys(), on_news=self._wake.set
+        )
 
     def _in_use(self) -> frozenset[str]:
         return frozenset(d.device for record in self._ledger.claims() for d in record.plan.devices)
@@ -252,12 +286,25 @@ class Plugin:
 
     def _look(self) -> None:
         try:
-            self._inventory = self._machine.read().inventory
+            self._inventory = self._read()
             if self._leads:
-                self._engine.sweep()
                 self._publisher.set_inventory(self._inventory)
-        except (ProbeError, TandemError, OSError) as error:
+                self._publisher.look_at_lost()
+        except (TandemError, OSError) as error:
             log.error("the machine cannot be read: %s", error)  # noqa: TRY400
+
+    def _read(self) -> Inventory:
+        with self._watcher.reading():
+            inventory = self._machine.read().inventory
+            self._watcher.expect(inventory)
+        return inventory
+
+    def _tidy(self) -> None:
+        if self._leads:
+            try:
+                self._engine.sweep()
+            except (TandemError, OSError) as error:
+                log.warning("NICs of dead pods: %s", error)
         self._install()
         _trim()
 
@@ -312,7 +359,11 @@ def main(argv: Sequence[str] | None = None, install_shim: InstallShim = lambda _
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     with contextlib.closing(plugin):
-        plugin.start()
+        try:
+            plugin.start()
+        except (TandemError, OSError) as error:
+            print(f"tandem kubelet-plugin: {error}", file=sys.stderr)
+            return 1
         plugin.run()
     return 0
 

@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import Final, Literal
 
 from driver.errors import ConfigError
-from driver.names import DRIVER_NAME
+from driver.filter import EVERYTHING, Filter
+from driver.filter import parse as parse_filter
+from driver.names import DRIVER_NAME, OVERLAY_LABEL
+from driver.sharing import SHARED_CAPACITY
 from driver.slices import SliceOptions
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _ALLOCATIONS: Final = ("controller", "scheduler")
+_MIG: Final = ("off", "static")
+_SHARED: Final = tuple(sorted(SHARED_CAPACITY))
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 SHIM: Final = "tandem-cni"
 """Name of the CNI shim's binary on our side, where it is on the PATH."""
@@ -45,6 +50,11 @@ class Settings:
     run_dir: Path
     sysfs: Path
     dev_root: Path
+    overlay: Path | None
+    overlay_dir: Path | None
+    mig: Literal["off", "static"]
+    shared: frozenset[str]
+    publish: Filter
     cni_shim: Path | None
     cni_bin_dir: Path
     cni_conf_dir: Path
@@ -53,7 +63,12 @@ class Settings:
 
     def slice_options(self) -> SliceOptions:
         """What is published, and how."""
-        return SliceOptions(controller_taint=self.allocation == "controller")
+        return SliceOptions(
+            controller_taint=self.allocation == "controller",
+            mig=self.mig,
+            shared=self.shared,
+            filter=self.publish,
+        )
 
     @property
     def cni_socket(self) -> Path:
@@ -108,6 +123,15 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> S
     option("run-dir", "/run/tandem", "socket of the CNI shim, and pod records")
     option("sysfs", "/sys", "where sysfs is mounted")
     option("dev-root", "/dev", "where the host has its character devices")
+    option("overlay", "", "file that corrects the PCIe tree (docs/overlay.md); empty: none")
+    option(
+        "overlay-dir",
+        "",
+        f"folder of such files; the Node's label {OVERLAY_LABEL} names one, without it there is none",
+    )
+    option("mig", "off", "GPUs in MIG mode: as the instances that they have, or not", choices=_MIG)
+    option("shared", "", f"types of devices that claims may share by capacity, of {', '.join(_SHARED)}")
+    option("publish-filter", "", "YAML file that says which devices are published; empty: all")
     option("cni-shim", shutil.which(SHIM) or "", "CNI shim to put on the host; empty: none")
     option("cni-bin-dir", "/opt/cni/bin", "where the container runtime looks for CNI plugins")
     option("cni-conf-dir", "/etc/cni/net.d", "where it looks for networks")
@@ -120,6 +144,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> S
     for name, value, choices in (
         ("--allocation", values.allocation, _ALLOCATIONS),
         ("--log-level", values.log_level, _LOG_LEVELS),
+        ("--mig", values.mig, _MIG),
     ):
         if value not in choices:
             raise ConfigError(f"{value!r} is none of {', '.join(choices)}", path=name)
@@ -130,6 +155,11 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> S
     vfs = values.mock_vfs_per_pf
     if vfs and not vfs.isdecimal():
         raise ConfigError(f"{vfs!r} is no number of VFs", path="--mock-vfs-per-pf")
+    if values.overlay and values.overlay_dir:
+        raise ConfigError("is given, and --overlay too: one of them", path="--overlay-dir")
+    shared = frozenset(part.strip() for part in values.shared.split(",") if part.strip())
+    if unknown := sorted(shared - set(_SHARED)):
+        raise ConfigError(f"{unknown[0]!r} is none of {', '.join(_SHARED)}", path="--shared")
     return Settings(
         node_name=values.node_name,
         driver_name=values.driver_name,
@@ -145,9 +175,24 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> S
         run_dir=Path(values.run_dir),
         sysfs=Path(values.sysfs),
         dev_root=Path(values.dev_root),
+        overlay=Path(values.overlay) if values.overlay else None,
+        overlay_dir=Path(values.overlay_dir) if values.overlay_dir else None,
+        mig=values.mig,
+        shared=shared,
+        publish=_filter(values.publish_filter),
         cni_shim=Path(values.cni_shim) if values.cni_shim else None,
         cni_bin_dir=Path(values.cni_bin_dir),
         cni_conf_dir=Path(values.cni_conf_dir),
         pod_uid=values.pod_uid,
         log_level=values.log_level,
     )
+
+
+def _filter(file: str) -> Filter:
+    if not file:
+        return EVERYTHING
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", path=f"--publish-filter {file}") from error
+    return parse_filter(text, source=file)
