@@ -111,8 +111,8 @@ def _release(python: tuple[int, int] = sys.version_info[:2]) -> str:
     except KeyError:
         have = ", ".join(f"{major}.{minor}" for major, minor in RELEASES)
         raise UnavailableError(
-            f"no Debian release has Python {python[0]}.{python[1]}, which the guest needs to run the packages of "
-            f"this virtual environment: make it with Python {have}"
+            f"no Debian release has Python {python[0]}.{python[1]}, which the guest needs to run what this "
+            f"virtual environment holds: make it with Python {have}"
         ) from None
 
 

@@ -17,7 +17,7 @@ from tests.controlplane.build import say
 from tests.vm.errors import UnavailableError
 
 QEMU = "qemu-system-x86_64"
-_ARCHIVE_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+ARCHIVE_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _TARGETS = ("apt-get", "indextargets", "--format", "$(CODENAME) $(LABEL) $(SITE)", "Created-By: Packages")
 
 
@@ -67,7 +67,7 @@ def backports(targets: Iterable[str], codename: str) -> str | None:
     for line in targets:
         words = line.split()
         if len(words) == 3 and words[:2] == [codename, "Debian"]:
-            return f"deb [signed-by={_ARCHIVE_KEYS}] {words[2]} {codename}-backports main\n"
+            return f"deb [signed-by={ARCHIVE_KEYS}] {words[2]} {codename}-backports main\n"
     return None
 
 

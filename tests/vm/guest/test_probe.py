@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from driver.devices import Inventory, Place, Tier
+from driver.devices import Gpu, Inventory, Nic, Place, Tier
 from driver.inventory import HostProbe
 from driver.probes.net import NetdevProbe
 from driver.probes.pci import PciProbe
@@ -20,7 +20,7 @@ def bridges(address: str) -> list[str]:
 
 
 def place(inventory: Inventory, address: str) -> Place:
-    devices = [*inventory.gpus, *inventory.nics, *(vf for nic in inventory.nics for vf in nic.vfs)]
+    devices: list[Gpu | Nic] = [*inventory.gpus, *inventory.nics]
     return next(device.place for device in devices if device.pci_address == address)
 
 
@@ -103,6 +103,7 @@ def test_vfs_that_are_made_later_are_there_at_the_next_read(
 
 
 def test_pairs_on_one_switch_share_a_rail(machine: dict[str, str], inventory: Inventory) -> None:
-    rails = {device.pci_address: device.rail for device in (*inventory.gpus, *inventory.nics)}
+    devices: list[Gpu | Nic] = [*inventory.gpus, *inventory.nics]
+    rails = {device.pci_address: device.rail for device in devices}
     assert rails[machine["gpu0"]] == rails[machine["nic0"]] == 0
     assert rails[machine["gpu1"]] == rails[machine["nic4"]] == 1
