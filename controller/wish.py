@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from controller.ownership import Owner, Ownership
 from controller.queue import Rank
-from controller.state import ClusterState
+from controller.state import ClusterState, claim_keys
 from driver.kube.objects import Pod, ResourceClaim
 
 
@@ -52,7 +52,7 @@ class Wishes:
             return NoWish(f"the pod waits for its scheduling gates to be lifted: {gates}")
         claims = state.claims_of(pod)
         if claims is None:
-            return NoWish("not all claims of the pod are there")
+            return NoWish(self._missing(pod))
         wanted: list[ResourceClaim] = []
         allocated: list[ResourceClaim] = []
         for claim in {claim.metadata.uid: claim for claim in claims}.values():
@@ -105,6 +105,17 @@ class Wishes:
             if (held := state.books.held(claim.metadata.uid)) is not None
             for name in held.interfaces
         }
+
+    def _missing(self, pod: Pod) -> str:
+        """Why `claims_of` has no answer."""
+        for key, made_for_pod in claim_keys(pod):
+            if key is None:
+                return "not all claims of the pod are made from their templates yet"
+            if key not in self._state.claims:
+                return f"claim {key[1]} is not there"
+            if made_for_pod and self._state.claims_of(pod) is None:
+                return f"claim {key[1]} is not the pod's"
+        return "not all claims of the pod are there"
 
     def _owner(self, claim: ResourceClaim) -> Owner:
         if self._ownership is None:

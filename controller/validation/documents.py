@@ -254,7 +254,7 @@ def _fault(error: msgspec.ValidationError, document: bytes) -> Fault:
     """msgspec's ``Expected `int`, got `str` - at `$.spec.count` `` with the value that stands there."""
     text = str(error)
     found = _MSGSPEC_PATH.search(text)
-    path = found[1].replace("[...]", "") if found else ""
+    path = found[1] if found else ""
     detail = _MSGSPEC_PATH.sub("", text)
     steps = re.findall(r"\[(\.\.\.|\d+)\]|([^.\[\]]+)", path)
     found_at = list(_look_up(msgspec.json.decode(document), [a or b for a, b in steps])) or [(path, None)]
