@@ -12,8 +12,10 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
+from fractions import Fraction
 
-from controller.allocator.model import DeviceId
+from controller.allocator.capacity import Amounts
+from controller.allocator.model import DeviceId, add_amounts, shares_of
 from driver import config
 from driver.errors import ConfigError
 from driver.kube.objects import AllocationResult
@@ -26,9 +28,12 @@ Pool = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What one allocation takes. `placement` is ours, None if another client decided."""
+    """What one allocation takes. `devices` are held whole, of `shares` a part (by capacity). `placement` is
+    ours, None if another client decided.
+    """
 
     devices: frozenset[DeviceId]
+    shares: Mapping[DeviceId, Amounts]
     placement: config.Placement | None
     node: str | None
 
@@ -63,6 +68,7 @@ def read(allocation: AllocationResult, driver_name: str) -> Held:
             for result in allocation.devices.results
             if not result.admin_access and result.share_id is None
         ),
+        shares=_shares(allocation),
         placement=_placement(allocation, driver_name),
         node=node_of(allocation),
     )
@@ -84,6 +90,7 @@ class Books:
         self._driver_name = driver_name
         self._held: dict[str, Held] = {}
         self._holders: dict[Pool, dict[DeviceId, set[str]]] = {}
+        self._shares: dict[Pool, dict[DeviceId, dict[str, Amounts]]] = {}
         self._versions: Counter[Pool] = Counter()
         self._addresses: Counter[str] = Counter()
 
@@ -98,6 +105,7 @@ class Books:
         old, new = before.devices if before else frozenset(), after.devices if after else frozenset()
         freed = {pool for device in old - new if (pool := self._let_go(device, uid))}
         duplicates = [clash for device in new - old if (clash := self._take(device, uid))]
+        freed |= self._share(uid, before.shares if before else {}, after.shares if after else {})
         self._addresses.update(after.addresses if after else ())
         for address in before.addresses if before else ():
             self._addresses[address] -= 1
@@ -112,6 +120,16 @@ class Books:
     def taken(self, pool: Pool) -> Mapping[DeviceId, Set[str]]:
         """The pool's devices that claims hold, with the claims' UIDs. A live view."""
         return self._holders.get(pool, {})
+
+    def shared(self, pool: Pool) -> dict[DeviceId, Amounts]:
+        """What claims consume of the pool's devices that they share, by capacity."""
+        answer: dict[DeviceId, Amounts] = {}
+        for device, shares in self._shares.get(pool, {}).items():
+            total: dict[str, Fraction] = {}
+            for amounts in shares.values():
+                add_amounts(total, amounts)
+            answer[device] = total
+        return answer
 
     def version(self, pool: Pool) -> int:
         """A number that changes whenever what is held of the pool does."""
@@ -130,6 +148,24 @@ class Books:
         holders.add(uid)
         return Duplicate(device, first, uid) if first is not None else None
 
+    def _share(self, uid: str, old: Mapping[DeviceId, Amounts], new: Mapping[DeviceId, Amounts]) -> set[Pool]:
+        """Set the claim's shares. Returns the pools of which something became free."""
+        freed: set[Pool] = set()
+        for device in {d for d in old.keys() | new.keys() if old.get(d) != new.get(d)}:
+            pool = (device.driver, device.pool)
+            self._versions[pool] += 1
+            sharers = self._shares.setdefault(pool, {}).setdefault(device, {})
+            if device in old:
+                freed.add(pool)
+                del sharers[uid]
+            if device in new:
+                sharers[uid] = new[device]
+            if not sharers:
+                del self._shares[pool][device]
+            if not self._shares[pool]:
+                del self._shares[pool]
+        return freed
+
     def _let_go(self, device: DeviceId, uid: str) -> Pool | None:
         pool = (device.driver, device.pool)
         self._versions[pool] += 1
@@ -141,6 +177,13 @@ class Books:
         if not self._holders[pool]:
             del self._holders[pool]
         return pool
+
+
+def _shares(allocation: AllocationResult) -> dict[DeviceId, Amounts]:
+    shares: dict[DeviceId, dict[str, Fraction]] = {}
+    for device, amounts in shares_of(allocation):
+        add_amounts(shares.setdefault(device, {}), amounts)
+    return dict(shares)
 
 
 def _placement(allocation: AllocationResult, driver_name: str) -> config.Placement | None:

@@ -182,7 +182,13 @@ class Chooser:
         if devices is None:
             return Refusal(claim="", subject="node", message="the node is gone")
         verdict = allocate(
-            wanted, devices, self._state.classes, self._state.taken(record), self._options, self._cel
+            wanted,
+            devices,
+            self._state.classes,
+            self._state.taken(record),
+            self._options,
+            self._cel,
+            self._state.shared(record),
         )
         if len(self._refused) + len(self._allocated) >= _KEPT:
             self._refused.clear()

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from controller import fit
+from controller.allocator.capacity import Amounts
 from controller.allocator.model import DeviceId, NodeDevices, node_reaches
 from controller.books import Books, Duplicate, Held, Pool
 from driver.kube.objects import (
@@ -136,6 +137,10 @@ class ClusterState:
     def taken(self, record: NodeRecord) -> set[DeviceId]:
         """Devices of the node's pools that claims hold."""
         return {device for pool in self.pools(record) for device in self.books.taken(pool)}
+
+    def shared(self, record: NodeRecord) -> dict[DeviceId, Amounts]:
+        """What claims consume of the devices of the node's pools that they share."""
+        return {d: amounts for pool in self.pools(record) for d, amounts in self.books.shared(pool).items()}
 
     def taken_count(self, record: NodeRecord) -> int:
         """How many they are."""

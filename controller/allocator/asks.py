@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from controller.allocator import quantity
+from controller.allocator.capacity import Requests
 from controller.allocator.verdict import Refusal
 from driver.config import Alignment, decode_user
 from driver.errors import ConfigError
@@ -47,6 +49,8 @@ class Ask:
         class_selectors: CEL expressions of its class.
         selectors: CEL expressions of its own.
         everything: all matching devices, not `count`.
+        admin: besides whoever holds the devices, without holding them itself (KEP-5018).
+        capacity: amounts that it asks of each device.
     """
 
     claim: int
@@ -58,6 +62,8 @@ class Ask:
     count: int
     everything: bool
     tolerations: tuple[DeviceToleration, ...]
+    admin: bool = False
+    capacity: Requests = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +132,6 @@ class _Reader:
         for request in self._claim.spec.devices.requests:
             subject = f'request "{request.name}"'
             if request.exactly is not None:
-                if request.exactly.admin_access:
-                    raise self.refused(subject, "adminAccess is not supported", unsupported="adminAccess")
                 answer.append((self._ask(request.name, request.name, request.exactly),))
             elif request.first_available:
                 answer.append(
@@ -149,10 +153,6 @@ class _Reader:
             raise self.refused(
                 subject, f"allocationMode {wish.allocation_mode!r} is neither ExactCount nor All"
             )
-        if wish.capacity is not None and wish.capacity.requests:
-            raise self.refused(
-                subject, "capacity requests are not supported", unsupported="consumable capacity"
-            )
         everything = wish.allocation_mode == "All"
         if not everything and wish.count < 1:
             raise self.refused(subject, f"count is {wish.count}, which must be 1 at least")
@@ -166,7 +166,18 @@ class _Reader:
             count=wish.count,
             everything=everything,
             tolerations=tuple(wish.tolerations),
+            admin=isinstance(wish, ExactDeviceRequest) and wish.admin_access,
+            capacity=self._capacity(subject, wish),
         )
+
+    def _capacity(self, subject: str, wish: ExactDeviceRequest | DeviceSubRequest) -> Requests:
+        requests = tuple(sorted(wish.capacity.requests.items())) if wish.capacity else ()
+        for name, amount in requests:
+            try:
+                quantity.parse(amount)
+            except ValueError as error:
+                raise self.refused(subject, f"capacity {name!r}: {error}") from error
+        return requests
 
     def _expressions(self, subject: str, selectors: Sequence[DeviceSelector]) -> tuple[str, ...]:
         if any(selector.cel is None for selector in selectors):

@@ -5,29 +5,20 @@ and budgets.
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Final
 
 from controller.allocator import quantity
 from controller.allocator.asks import Ask, ParsedClaim
-from controller.allocator.candidates import Candidates, wanted
-from controller.allocator.model import DeviceId, NodeDevices, PoolDevice, PoolId
+from controller.allocator.candidates import Candidates, Taken, wanted
+from controller.allocator.capacity import share
+from controller.allocator.model import NodeDevices
 from controller.allocator.problem import Budget, Demand, Kind, Match, Pairing, Problem, Use
+from controller.allocator.stranding import Stranding
+from controller.allocator.traits import Counter, consumption, pool_of, signatures, values
 from driver.config import Alignment
-from driver.devices import Place, Tier
-from driver.kube.objects import Device, DeviceConstraint
-from driver.names import DRIVER_NAME, RAIL, TYPE, TYPE_GPU, TYPE_NIC, TYPE_VF
-
-# What it costs to take a device outside a PIX pair. Weights only order the feasible; tiers outweigh them all.
-_HELD: Final = 5_000
-"""A device that a pod on the node still uses though the API calls it free."""
-_BREAKS_PAIR: Final = 200
-"""A GPU that leaves a NIC alone on its switch, or a NIC that leaves a GPU alone."""
-_BESIDE_PAIR: Final = 50
-"""A NIC of which the switch has more than it has GPUs."""
-
-_COUNTER = tuple[PoolId, str, str]
+from driver.devices import Tier
+from driver.kube.objects import DeviceConstraint
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,43 +32,36 @@ class Chosen:
 class Builder:
     """Makes problems for one node and one set of taken devices."""
 
-    def __init__(self, node: NodeDevices, taken: Collection[DeviceId]) -> None:
+    def __init__(self, node: NodeDevices, taken: Taken) -> None:
         self._node = node
         self._taken = taken
-        self._stranding = _Stranding(node, taken)
-        self._spent: dict[_COUNTER, Fraction] = {}
-        for device_id in taken:
-            device = node.consumers.get(device_id)
-            if device is not None:
-                for counter, amount in _consumption(PoolId(device_id.driver, device_id.pool), device):
-                    self._spent[counter] = self._spent.get(counter, Fraction(0)) + amount
+        self._stranding = Stranding(node, taken.indices)
 
-    def build(self, claims: Sequence[ParsedClaim], chosen: Sequence[Chosen]) -> Problem:
-        """The problem of meeting all `chosen` at once; demands stand in their order."""
-        wishes: dict[tuple[int, ...], int] = {}
-        group_of = [wishes.setdefault(c.found.free, len(wishes)) for c in chosen]
+    def build(
+        self, claims: Sequence[ParsedClaim], chosen: Sequence[Chosen], free: Collection[int] = ()
+    ) -> Problem:
+        """The problem of meeting all `chosen` at once; demands stand in their order. No constraint holds for
+        those in `free`.
+        """
         several = len(claims) > 1
         constraints: list[tuple[str, DeviceConstraint, tuple[int, ...]]] = []
         for claim in claims:
             for constraint in claim.constraints:
                 who = tuple(
-                    i
-                    for i, c in enumerate(chosen)
-                    if c.ask.claim == claim.index
-                    and (not constraint.requests or {c.ask.main, c.ask.request} & set(constraint.requests))
+                    i for i, c in enumerate(chosen) if i not in free and concerns(constraint, c.ask, claim)
                 )
                 if who:
                     constraints.append((f"{claim.name}: " if several else "", constraint, who))
         names = sorted({n for _, c, _ in constraints for n in (c.match_attribute, c.distinct_attribute) if n})
-        kinds, wanted_by = self._kinds(list(wishes), names)
+        kinds, mine = self._kinds(chosen, names)
         demands = [
             Demand(
                 claim=c.ask.claim,
                 label=f'{claims[c.ask.claim].name + ": " if several else ""}request "{c.ask.request}"',
                 count=wanted(c.ask, c.found),
-                kinds={k: kinds[k].seats for k in range(len(kinds)) if group in wanted_by[k]},
+                kinds={k: len(kinds[k].devices) for k in mine[i]},
             )
-            for c, group in zip(chosen, group_of, strict=True)
+            for i, c in enumerate(chosen)
         ]
         matches: list[Match] = []
         distincts: list[Match] = []
@@ -88,174 +72,147 @@ class Builder:
             ):
                 if attribute:
                     of = ", ".join(chosen[i].ask.request for i in who)
-                    rules.append(
-                        Match(f"{prefix}{word} {attribute} of {of}", who, self._by_value(kinds, attribute))
-                    )
+                    by_value = self._by_value(kinds, attribute)
+                    rules.append(Match(f"{prefix}{word} {attribute} of {of}", who, by_value))
                     # A device without the attribute cannot be part of the constraint.
-                    having = frozenset().union(*rules[-1].kinds.values())
+                    having = frozenset().union(*by_value.values())
                     for i in who:
-                        demand = demands[i]
-                        demands[i] = Demand(
-                            demand.claim,
-                            demand.label,
-                            demand.count,
-                            {k: n for k, n in demand.kinds.items() if k in having},
-                        )
+                        kept = {k: n for k, n in demands[i].kinds.items() if k in having}
+                        demands[i] = replace(demands[i], kinds=kept)
         return Problem(
             kinds=kinds,
             demands=demands,
             matches=matches,
             distincts=distincts,
-            budgets=self._counter_budgets(kinds, demands),
+            budgets=(
+                *self._counter_budgets(kinds, demands),
+                *self._capacity_budgets(kinds, demands, chosen),
+                *_admin_budgets(kinds, demands),
+            ),
             pairings=tuple(_pairings(claims, chosen)),
         )
 
     def _kinds(
-        self, wishes: Sequence[tuple[int, ...]], names: Sequence[str]
-    ) -> tuple[list[Kind], list[frozenset[int]]]:
-        groups_of: dict[int, int] = {}
-        for number, devices in enumerate(wishes):
-            for index in devices:
-                groups_of[index] = groups_of.get(index, 0) | 1 << number
-        members: dict[Hashable, list[int]] = {}
-        for index in sorted(groups_of):
-            device = self._node.devices[index]
-            signature = (
-                groups_of[index],
-                device.place,
-                tuple(values_of(device, name) for name in names),
-                self._avoid(device),
-                device.id.driver if device.place == Place() else "",
-                _type(device),
-                tuple(_consumption(PoolId(device.id.driver, device.id.pool), device.device)),
-            )
-            members.setdefault(signature, []).append(index)
-        kinds = []
-        wanted_by = []
-        for indices in members.values():
-            first = self._node.devices[indices[0]]
-            kinds.append(
-                Kind(
-                    devices=tuple(indices),
-                    place=first.place,
-                    seats=len(indices),
-                    cost=self._stranding.cost(first),
-                    avoid=self._avoid(first) + self._stranding.crowd(first),
+        self, chosen: Sequence[Chosen], names: Sequence[str]
+    ) -> tuple[list[Kind], list[tuple[int, ...]]]:
+        """The kinds, and for each of `chosen` those it may take. Admin access has kinds of its own for each
+        claim, with the same devices.
+        """
+        wishes: dict[tuple[int, ...], int] = {}
+        group_of = [wishes.setdefault(c.found.free, len(wishes)) for c in chosen]
+        masks: dict[int, int] = {}
+        for free, number in wishes.items():
+            bit = 1 << number
+            for index in free:
+                masks[index] = masks.get(index, 0) | bit
+        alike = signatures(self._node, names)
+        members: dict[tuple[int, int], list[int]] = {}
+        for index in sorted(masks):
+            members.setdefault((masks[index], alike[index]), []).append(index)
+        users = sorted({c.ask.claim for c in chosen if c.ask.admin})
+        kinds: list[Kind] = []
+        mine: list[list[int]] = [[] for _ in chosen]
+        for (mask, _), indices in members.items():
+            group = tuple(indices)
+            who = [i for i, g in enumerate(group_of) if mask >> g & 1]
+            first = self._node.devices[group[0]]
+            shared = first.device.allow_multiple_allocations
+            for admin in (None, *users):
+                takers = [
+                    i
+                    for i in who
+                    if (chosen[i].ask.claim if chosen[i].ask.admin and not shared else None) == admin
+                ]
+                if not takers:
+                    continue
+                for i in takers:
+                    mine[i].append(len(kinds))
+                kinds.append(
+                    Kind(
+                        devices=group,
+                        place=first.place,
+                        seats=len(takers) if shared else len(group),
+                        cost=self._stranding.cost(group[0]) if admin is None else 0,
+                        avoid=self._stranding.avoid(group[0]) if admin is None else 0,
+                        shared=shared,
+                        admin=admin,
+                    )
                 )
-            )
-            mask = groups_of[indices[0]]
-            wanted_by.append(frozenset(n for n in range(len(wishes)) if mask >> n & 1))
-        return kinds, wanted_by
-
-    @staticmethod
-    def _avoid(device: PoolDevice) -> int:
-        return _HELD * any(taint.effect == "None" for taint in device.device.taints)
+        return kinds, [tuple(found) for found in mine]
 
     def _by_value(self, kinds: Sequence[Kind], attribute: str) -> dict[Hashable, frozenset[int]]:
         found: dict[Hashable, set[int]] = {}
+        column = values(self._node, attribute)
         for index, kind in enumerate(kinds):
-            for value in values_of(self._node.devices[kind.devices[0]], attribute):
+            for value in column[kind.devices[0]]:
                 found.setdefault(value, set()).add(index)
         return {value: frozenset(indices) for value, indices in found.items()}
 
     def _counter_budgets(self, kinds: Sequence[Kind], demands: Sequence[Demand]) -> list[Budget]:
-        weights: dict[_COUNTER, dict[Use, Fraction | int]] = {}
+        weights: dict[Counter, dict[Use, Fraction | int]] = {}
+        once = frozenset(index for index, kind in enumerate(kinds) if kind.shared)
         for index, kind in enumerate(kinds):
+            if self._taken.draws_nothing(kind.devices[0]):
+                continue
             first = self._node.devices[kind.devices[0]]
-            for counter, amount in _consumption(PoolId(first.id.driver, first.id.pool), first.device):
+            for counter, amount in consumption(pool_of(first), first.device):
                 for demand_index, demand in enumerate(demands):
                     if index in demand.kinds:
                         weights.setdefault(counter, {})[demand_index, index] = amount
         return [
-            Budget(f"counter {name} of {counter_set}", self._left(pool, counter_set, name), uses)
+            Budget(
+                f"counter {name} of {counter_set}",
+                quantity.parse(self._node.counters[pool, counter_set, name])
+                - self._taken.spent.get((pool, counter_set, name), 0),
+                uses,
+                once,
+            )
             for (pool, counter_set, name), uses in weights.items()
         ]
 
-    def _left(self, pool: PoolId, counter_set: str, name: str) -> Fraction:
-        """What the taken devices leave; nothing at all in a set of which they have overdrawn any counter."""
-        left = {
-            key: quantity.parse(value) - self._spent.get(key, 0)
-            for key, value in self._node.counters.items()
-            if key[:2] == (pool, counter_set)
-        }
-        return Fraction(0) if min(left.values()) < 0 else left[pool, counter_set, name]
-
-
-class _Stranding:
-    """What it costs to take a device by itself, so that whole pairs are left."""
-
-    def __init__(self, node: NodeDevices, taken: Collection[DeviceId]) -> None:
-        self._gpus: dict[str, int] = {}
-        self._nics: dict[str, int] = {}
-        self._gpus_by_numa: dict[tuple[str, int], int] = {}
-        for device in node.devices:
-            if device.id in taken:
+    def _capacity_budgets(
+        self, kinds: Sequence[Kind], demands: Sequence[Demand], chosen: Sequence[Chosen]
+    ) -> Iterable[Budget]:
+        """What those who share a device consume together."""
+        for index, kind in enumerate(kinds):
+            if not kind.shared:
                 continue
-            kind, switch = _type(device), device.place.pcie_switch
-            if kind == TYPE_GPU and device.place.numa_node is not None:
-                key = (device.id.pool, device.place.numa_node)
-                self._gpus_by_numa[key] = self._gpus_by_numa.get(key, 0) + 1
-            if switch is not None and kind in (TYPE_GPU, TYPE_NIC, TYPE_VF):
-                of = self._gpus if kind == TYPE_GPU else self._nics
-                of[switch] = of.get(switch, 0) + 1
-
-    def crowd(self, device: PoolDevice) -> int:
-        """Free GPUs on the device's NUMA node: the one that is fullest already is filled up first."""
-        place = device.place
-        if place.numa_node is None:
-            return 0
-        return min(self._gpus_by_numa.get((device.id.pool, place.numa_node), 0), _BESIDE_PAIR - 1)
-
-    def cost(self, device: PoolDevice) -> int:
-        """Nothing for what has no free mate on its switch."""
-        kind, switch = _type(device), device.place.pcie_switch
-        if switch is None or kind not in (TYPE_GPU, TYPE_NIC, TYPE_VF):
-            return 0
-        gpus, nics = self._gpus.get(switch, 0), self._nics.get(switch, 0)
-        if kind == TYPE_GPU:
-            return _BREAKS_PAIR if nics else 0
-        if not gpus:
-            return 0
-        return _BESIDE_PAIR if nics > gpus else _BREAKS_PAIR
+            first = self._node.devices[kind.devices[0]]
+            parts = {
+                i: part
+                for i, demand in enumerate(demands)
+                if index in demand.kinds and (part := share(first.device, chosen[i].ask.capacity))
+            }
+            held = self._taken.shared.get(kind.devices[0], {})
+            for name, capacity in first.device.capacity.items():
+                left = quantity.parse(capacity.value) - held.get(name, Fraction(0))
+                weights = {(i, index): part.amounts[name] for i, part in parts.items()}
+                yield Budget(f"capacity {name} of {first.id.device}", left, weights)
 
 
-def values_of(device: PoolDevice, attribute: str) -> frozenset[Hashable]:
-    """The values of a qualified attribute, typed; more than one for a list, empty where the device does not
-    have it.
-    """
-    found = device.device.attributes.get(attribute)
-    if found is None:
-        domain, _, short = attribute.partition("/")
-        if domain == device.id.driver:
-            found = device.device.attributes.get(short)
-    if found is None:
-        return frozenset()
-    typed: tuple[tuple[str, Iterable[object] | None], ...] = (
-        ("string", (found.string,) if found.string is not None else found.strings),
-        ("int", (found.int_,) if found.int_ is not None else found.ints),
-        ("bool", (found.bool_,) if found.bool_ is not None else found.bools),
-        ("version", (found.version,) if found.version is not None else found.versions),
+def concerns(constraint: DeviceConstraint, ask: Ask, claim: ParsedClaim) -> bool:
+    """Is the ask among those that the claim's constraint is about?"""
+    return ask.claim == claim.index and (
+        not constraint.requests or ask.main in constraint.requests or ask.request in constraint.requests
     )
-    return frozenset((kind, value) for kind, values in typed if values is not None for value in values)
 
 
-def rail_of(device: PoolDevice) -> int | None:
-    """The rail that a device says it is on."""
-    attributes = device.device.attributes
-    found = attributes.get(RAIL) or attributes.get(f"{DRIVER_NAME}/{RAIL}")
-    return found.int_ if found else None
-
-
-def _type(device: PoolDevice) -> str:
-    attributes = device.device.attributes
-    found = attributes.get(TYPE) or attributes.get(f"{DRIVER_NAME}/{TYPE}")
-    return (found.string or "") if found else ""
-
-
-def _consumption(pool: PoolId, device: Device) -> Iterable[tuple[_COUNTER, Fraction]]:
-    for use in device.consumes_counters:
-        for name, counter in use.counters.items():
-            yield (pool, use.counter_set, name), quantity.parse(counter.value)
+def _admin_budgets(kinds: Sequence[Kind], demands: Sequence[Demand]) -> Iterable[Budget]:
+    """Within a claim nobody takes a device twice, and what admin access has taken no later claim takes (as
+    kube-scheduler has it); an earlier claim's devices are open to it.
+    """
+    plain = {kind.devices: index for index, kind in enumerate(kinds) if kind.admin is None}
+    for index, kind in enumerate(kinds):
+        other = plain.get(kind.devices)
+        if kind.admin is None or other is None:
+            continue
+        weights: dict[Use, Fraction | int] = {}
+        for i, demand in enumerate(demands):
+            if index in demand.kinds:
+                weights[i, index] = 1
+            if other in demand.kinds and demand.claim >= kind.admin:
+                weights[i, other] = 1
+        yield Budget("devices", len(kind.devices), weights)
 
 
 def _pairings(claims: Sequence[ParsedClaim], chosen: Sequence[Chosen]) -> Iterable[Pairing]:

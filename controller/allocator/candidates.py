@@ -5,15 +5,19 @@ Counts are kept after each filter, since they are the answer to "why not".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Final
 
+from controller.allocator import quantity
 from controller.allocator.asks import Ask, Refused
+from controller.allocator.capacity import Amounts, Requests, room, share
 from controller.allocator.cel import CelCache, SelectorError
-from controller.allocator.model import DeviceId, NodeDevices, PoolDevice
+from controller.allocator.model import DeviceId, NodeDevices, PoolDevice, PoolId
+from controller.allocator.traits import Counter, consumption, pool_of, traits
 from controller.allocator.verdict import Filtered, Refusal
-from driver.kube.objects import DeviceTaint, DeviceToleration
+from driver.kube.objects import Device, DeviceTaint, DeviceToleration
 from driver.names import CONTROLLER_TAINT, DRIVER_NAME
 
 _REPELLING: Final = ("NoSchedule", "NoExecute")
@@ -36,6 +40,71 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """What allocated claims hold of one node's devices, by index.
+
+    Attributes:
+        indices: devices that they hold for themselves.
+        shared: what they consume of devices that they share.
+        spent: what their devices, the pool's others included, draw from counters.
+        barred: devices that draw from a pool of which a counter is overdrawn already.
+    """
+
+    indices: frozenset[int]
+    shared: Mapping[int, Amounts]
+    spent: Mapping[Counter, Fraction]
+    barred: frozenset[int]
+
+    @classmethod
+    def of(
+        cls, node: NodeDevices, devices: Collection[DeviceId], shared: Mapping[DeviceId, Amounts]
+    ) -> Taken:
+        """Numbered for `node`."""
+        positions = traits(node).positions
+        mine = {positions[d]: amounts for d, amounts in shared.items() if d in positions}
+        spent: dict[Counter, Fraction] = {}
+        if node.consumers:
+            for device_id in {*devices, *shared}:
+                device = node.consumers.get(device_id)
+                if device is not None:
+                    for counter, amount in consumption(PoolId(device_id.driver, device_id.pool), device):
+                        spent[counter] = spent.get(counter, Fraction(0)) + amount
+        return cls(
+            indices=frozenset(positions[d] for d in devices if d in positions),
+            shared=mine,
+            spent=spent,
+            barred=_barred(node, spent) - mine.keys(),
+        )
+
+    def draws_nothing(self, index: int) -> bool:
+        """Whoever came first to a shared device has drawn for all."""
+        return index in self.shared
+
+
+def _barred(node: NodeDevices, spent: Mapping[Counter, Fraction]) -> frozenset[int]:
+    """As kube-scheduler has it: one overdrawn counter bars all of the pool that draws from any."""
+    overdrawn = {counter[0] for counter, amount in spent.items() if amount > _limit(node, counter)}
+    if not overdrawn:
+        return frozenset()
+    return frozenset(
+        index
+        for index, device in enumerate(node.devices)
+        if device.device.consumes_counters and pool_of(device) in overdrawn
+    )
+
+
+def _limit(node: NodeDevices, counter: Counter) -> Fraction:
+    return quantity.parse(node.counters.get(counter, "0"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Suitable:
+    matching: tuple[int, ...]
+    tolerated: tuple[int, ...]
+    counts: Filtered
+
+
+@dataclass(frozen=True, slots=True)
 class Candidates:
     """For one ask: matching devices (by index, in order), those of them that are free, and the counts."""
 
@@ -47,9 +116,7 @@ class Candidates:
 class Filter:
     """Finds candidates on one node; asks that filter alike share one answer."""
 
-    def __init__(
-        self, node: NodeDevices, taken: Collection[DeviceId], options: Options, cel: CelCache
-    ) -> None:
+    def __init__(self, node: NodeDevices, taken: Taken, options: Options, cel: CelCache) -> None:
         self._node = node
         self._taken = taken
         self._options = options
@@ -61,13 +128,37 @@ class Filter:
         if ask.everything and self._node.bad_pools:
             bad = self._node.bad_pools[0]
             raise _refused(claim, ask, f"asks for all devices, but pool {bad.pool.name} is {bad.reason}")
-        key = (ask.class_selectors, ask.selectors, ask.tolerations)
+        key = (ask.class_selectors, ask.selectors, ask.tolerations, ask.capacity, ask.admin)
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._find(ask, claim)
+            found = self._known[key] = self._free(ask, self._suitable(ask, claim))
         return found
 
-    def _find(self, ask: Ask, claim: str) -> Candidates:
+    def _free(self, ask: Ask, suitable: _Suitable) -> Candidates:
+        """Of the suitable ones those that nobody else has, or that still have room."""
+        devices, taken, shared = self._node.devices, self._taken.indices, self._taken.shared
+
+        def full(index: int) -> bool:
+            held = shared.get(index)
+            if held is None:
+                return False
+            mine = share(devices[index].device, ask.capacity)
+            return mine is None or not room(devices[index].device, [held], mine.amounts)
+
+        crowded = {index for index in shared if full(index)}
+        bars = {*crowded, *self._taken.barred, *(() if ask.admin else taken)}
+        free = tuple(i for i in suitable.tolerated if i not in bars) if bars else suitable.tolerated
+        matching = tuple(i for i in suitable.matching if i not in crowded) if crowded else suitable.matching
+        counts = replace(suitable.counts, free=len(free))
+        return Candidates(matching, free, counts)
+
+    def _suitable(self, ask: Ask, claim: str) -> _Suitable:
+        """What does not depend on who holds what, kept with the node."""
+        key = ("suitable", ask.device_class.metadata.name, ask.class_selectors, ask.selectors,
+               ask.tolerations, ask.capacity, self._options)  # fmt: skip
+        return self._node.derived(key, lambda: self._find(ask, claim))
+
+    def _find(self, ask: Ask, claim: str) -> _Suitable:
         devices = self._node.devices
         of_class = self._select(
             range(len(devices)),
@@ -77,11 +168,11 @@ class Filter:
             f'DeviceClass "{ask.device_class.metadata.name}"',
         )
         selected = self._select(of_class, ask.selectors, ask, claim, f'request "{ask.request}"')
-        tolerated = [i for i in selected if self._may_take(devices[i], ask.tolerations)]
-        free = [i for i in tolerated if devices[i].id not in self._taken]
-        matching = [i for i in selected if self._managed(devices[i])]
-        counts = Filtered(len(devices), len(of_class), len(selected), len(tolerated), len(free))
-        return Candidates(tuple(matching), tuple(free), counts)
+        ample = [i for i in selected if _ample(devices[i].device, ask.capacity)]
+        tolerated = tuple(i for i in ample if self._may_take(devices[i], ask.tolerations))
+        matching = tuple(i for i in ample if self._managed(devices[i]))
+        counts = Filtered(len(devices), len(of_class), len(selected), len(ample), len(tolerated), 0)
+        return _Suitable(matching, tolerated, counts)
 
     def _select(
         self, indices: Sequence[int], expressions: Sequence[str], ask: Ask, claim: str, where: str
@@ -126,6 +217,13 @@ class Filter:
         )
 
 
+def _ample(device: Device, capacity: Requests) -> bool:
+    if not capacity and not device.capacity:
+        return True
+    wanted = share(device, capacity)
+    return wanted is not None and room(device, (), wanted.amounts)
+
+
 def tolerates(toleration: DeviceToleration, taint: DeviceTaint) -> bool:
     """Does this toleration cover this taint? An empty key or effect covers every one."""
     if toleration.effect and toleration.effect != taint.effect:
@@ -146,7 +244,8 @@ def short_of(ask: Ask, found: Candidates, claim: str) -> Refusal:
     reasons = [
         (counts.devices - counts.of_class, f"not of class {ask.device_class.metadata.name}"),
         (counts.of_class - counts.selected, "ruled out by selectors"),
-        (counts.selected - counts.tolerated, "tainted or not the controller's"),
+        (counts.selected - counts.ample, "of too little capacity"),
+        (counts.ample - counts.tolerated, "tainted or not the controller's"),
         (counts.tolerated - counts.free, "taken"),
     ]
     why = ", ".join(

@@ -84,12 +84,10 @@ class CelCache:
         Raises:
             SelectorError: the expression does not compile.
         """
-        key = ("cel", expression)
-        known = node.selected.get(key)
-        if known is None:
-            self.check(expression)
-            known = node.selected[key] = tuple(self._verdict(expression, d) for d in node.devices)
-        return known  # type: ignore[return-value]  # only this method writes such keys
+        self.check(expression)
+        return node.derived(
+            ("cel", expression), lambda: tuple(self._verdict(expression, d) for d in node.devices)
+        )
 
     def _verdict(self, expression: str, device: PoolDevice) -> Verdict:
         key = (expression, device.content)

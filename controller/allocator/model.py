@@ -9,15 +9,24 @@ generations do not exist.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Final, TypeVar
 
 import msgspec
 
+from controller.allocator import quantity
+from controller.allocator.capacity import Amounts
 from controller.fit import selects
 from driver.devices import Place
-from driver.kube.objects import Device, Node, NodeSelector, ResourceClaim, ResourceSlice
+from driver.kube.objects import AllocationResult, Device, Node, NodeSelector, ResourceClaim, ResourceSlice
 from driver.slices import place_of
+
+T = TypeVar("T")
+
+_KEPT_DERIVED: Final = 500
+"""Things kept with each node, which different claims ask for."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -68,7 +77,7 @@ class NodeDevices:
     Attributes:
         counters: of each (pool, counter set, counter), as quantities.
         consumers: devices of these pools that the node cannot reach but that draw from the same counters.
-        selected: a cache that `CelCache` fills: by expression, the verdicts in the order of `devices`.
+        memo: what `derived` keeps.
     """
 
     node: str
@@ -76,7 +85,16 @@ class NodeDevices:
     bad_pools: tuple[BadPool, ...] = ()
     counters: Mapping[tuple[PoolId, str, str], str] = field(default_factory=dict)
     consumers: Mapping[DeviceId, Device] = field(default_factory=dict)
-    selected: dict[object, object] = field(default_factory=dict, compare=False, repr=False)
+    memo: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def derived(self, key: object, make: Callable[[], T]) -> T:
+        """What `make` makes of these devices, made once; `key` names it."""
+        known: T | None = self.memo.get(key)
+        if known is None:
+            if len(self.memo) >= _KEPT_DERIVED:
+                self.memo.clear()
+            known = self.memo[key] = make()
+        return known
 
     @classmethod
     def build(cls, slices: Iterable[ResourceSlice], node: Node) -> NodeDevices:
@@ -139,6 +157,32 @@ def taken_by(claims: Iterable[ResourceClaim]) -> set[DeviceId]:
         for result in claim.status.allocation.devices.results
         if not result.admin_access and result.share_id is None
     }
+
+
+def shared_by(claims: Iterable[ResourceClaim]) -> dict[DeviceId, dict[str, Fraction]]:
+    """What allocated claims consume of devices that they share, by capacity. A share that says no amounts is
+    there all the same.
+    """
+    shared: dict[DeviceId, dict[str, Fraction]] = {}
+    for claim in claims:
+        if claim.status.allocation is not None:
+            for device, amounts in shares_of(claim.status.allocation):
+                add_amounts(shared.setdefault(device, {}), amounts)
+    return shared
+
+
+def shares_of(allocation: AllocationResult) -> Iterable[tuple[DeviceId, Amounts]]:
+    """The shares that one allocation holds."""
+    for result in allocation.devices.results:
+        if result.share_id is not None and not result.admin_access:
+            amounts = {name: quantity.parse(value) for name, value in result.consumed_capacity.items()}
+            yield DeviceId(result.driver, result.pool, result.device), amounts
+
+
+def add_amounts(total: dict[str, Fraction], more: Amounts) -> None:
+    """Add to `total`, in place."""
+    for name, amount in more.items():
+        total[name] = total.get(name, Fraction(0)) + amount
 
 
 def node_reaches(item: ResourceSlice, node: Node) -> bool:

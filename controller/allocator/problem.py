@@ -25,8 +25,9 @@ class Kind:
     """Interchangeable free devices, as indices into the node's devices, in order.
 
     Attributes:
-        seats: how often a device of this kind may be taken in all (its number; more where devices are
-            shared).
+        seats: how often a device of this kind may be taken in all (its number; more where it is shared).
+        shared: it is one device that several demands may take, each once.
+        admin: claim whose admin access this is; what that takes does not count for the others.
         cost: how much it is a pity to take one of these outside a near pair; only compared with each other.
         avoid: the same, in a pair too.
     """
@@ -36,6 +37,8 @@ class Kind:
     seats: int
     cost: int = 0
     avoid: int = 0
+    shared: bool = False
+    admin: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,29 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The uses of `weights`, each times its weight, must not sum up to more than `limit`."""
+    """The uses of `weights`, each times its weight, must not sum up to more than `limit`.
+
+    Attributes:
+        once: kinds of which the weight counts once, however many demands use them.
+    """
 
     label: str
     limit: Fraction | int
     weights: Mapping[Use, Fraction | int]
+    once: frozenset[int] = frozenset()
+
+    def spent(self, uses: Mapping[int, Mapping[int, int]]) -> Fraction | int:
+        """What uses (by demand, by kind) sum up to."""
+        total: Fraction | int = 0
+        seen: set[int] = set()
+        for (demand, kind), weight in self.weights.items():
+            count = uses.get(demand, {}).get(kind, 0)
+            if count and kind in self.once:
+                if kind in seen:
+                    continue
+                seen.add(kind)
+            total += weight * count
+        return total
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,3 +32,12 @@ def parse(text: str) -> Fraction:
     sign, number, exponent, suffix = found.groups()
     value = Fraction(number.rstrip(".") + (exponent or "")) * _SUFFIXES[suffix or ""]
     return -value if sign == "-" else value
+
+
+def binary(number: int) -> str:
+    """A whole number as a quantity with the largest binary suffix that keeps it whole."""
+    for suffix in ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki"):
+        unit = int(_SUFFIXES[suffix])
+        if number and number % unit == 0:
+            return f"{number // unit}{suffix}"
+    return str(number)

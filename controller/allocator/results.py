@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
+import uuid
 from collections.abc import Sequence
 
-from controller.allocator.asks import ParsedClaim
-from controller.allocator.build import Chosen, rail_of
-from controller.allocator.model import NodeDevices
-from controller.allocator.problem import Problem, Solution, pair_tier
+from controller.allocator.asks import Ask, ParsedClaim
+from controller.allocator.build import Chosen
+from controller.allocator.capacity import share
+from controller.allocator.model import NodeDevices, PoolDevice
+from controller.allocator.problem import Problem, Solution, Use, pair_tier
+from controller.allocator.traits import rail_of
 from controller.allocator.verdict import ClaimAllocation, Pair
 from driver.kube.objects import (
     AllocationResult,
@@ -38,19 +40,8 @@ def claim_allocations(
         for demand in mine:
             ask = chosen[demand].ask
             for index in indices[demand]:
-                device = node.devices[index]
-                devices.append(device)
-                results.append(
-                    DeviceRequestAllocationResult(
-                        request=ask.request,
-                        driver=device.id.driver,
-                        pool=device.id.pool,
-                        device=device.id.device,
-                        tolerations=list(ask.tolerations),
-                        binding_conditions=list(device.device.binding_conditions),
-                        binding_failure_conditions=list(device.device.binding_failure_conditions),
-                    )
-                )
+                devices.append(node.devices[index])
+                results.append(_result(claim, ask, node.devices[index]))
         claim_pairs = []
         for pairing, found in zip(problem.pairings, pairs, strict=True):
             if pairing.gpus in mine:
@@ -80,6 +71,31 @@ def claim_allocations(
     return answer
 
 
+def _result(claim: ParsedClaim, ask: Ask, device: PoolDevice) -> DeviceRequestAllocationResult:
+    part = share(device.device, ask.capacity) if device.device.allow_multiple_allocations else None
+    return DeviceRequestAllocationResult(
+        request=ask.request,
+        driver=device.id.driver,
+        pool=device.id.pool,
+        device=device.id.device,
+        admin_access=ask.admin or None,
+        tolerations=list(ask.tolerations),
+        binding_conditions=list(device.device.binding_conditions),
+        binding_failure_conditions=list(device.device.binding_failure_conditions),
+        share_id=_share_id(claim, ask, device) if part is not None else None,
+        consumed_capacity=dict(part.text) if part is not None else {},
+    )
+
+
+def _share_id(claim: ParsedClaim, ask: Ask, device: PoolDevice) -> str:
+    """Of all shares of the device this one; made of what names it, so that equal questions get equal
+    answers.
+    """
+    where = device.id
+    names = (claim.claim.metadata.uid or claim.name, ask.request, where.driver, where.pool, where.device)
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, "/".join(names)))
+
+
 _Pairs = list[tuple[int, int, tuple[int, int]]]
 """Indices of a GPU and a NIC, and of their kinds."""
 
@@ -88,15 +104,10 @@ def _devices(problem: Problem, solution: Solution) -> tuple[list[list[int]], lis
     """By demand: indices of devices; by pairing: its pairs. Both in the order of the pairs, where there are
     any.
     """
-    stock = [deque(kind.devices) for kind in problem.kinds]
+    taken = _dealt(problem, solution)
     devices: list[list[int]] = [[] for _ in problem.demands]
     pairs: list[_Pairs] = []
     for pairing, kind_pairs in zip(problem.pairings, solution.pairs, strict=True):
-        taken: dict[tuple[int, int], list[int]] = {}
-        for demand in (pairing.gpus, pairing.nics):
-            for (who, kind), count in solution.uses.items():
-                if who == demand:
-                    taken[demand, kind] = [stock[kind].popleft() for _ in range(count)]
         turn: dict[tuple[int, int], int] = {}
         found: _Pairs = []
         for pair in kind_pairs:
@@ -112,13 +123,44 @@ def _devices(problem: Problem, solution: Solution) -> tuple[list[list[int]], lis
         devices[pairing.gpus] = list(dict.fromkeys(gpu for gpu, _, _ in found))
         devices[pairing.nics] = list(dict.fromkeys(nic for _, nic, _ in found))
     paired = {d for p in problem.pairings for d in (p.gpus, p.nics)}
-    for (demand, kind), count in solution.uses.items():
+    for (demand, _), indices in taken.items():
         if demand not in paired:
-            devices[demand] += [stock[kind].popleft() for _ in range(count)]
+            devices[demand] += indices
     for demand in range(len(devices)):
         if demand not in paired:
             devices[demand].sort()
     return devices, pairs
+
+
+def _dealt(problem: Problem, solution: Solution) -> dict[Use, list[int]]:
+    """Which devices each use of a kind gets: pairs first, admin access last, of what it may have then."""
+    order = [d for p in problem.pairings for d in (p.gpus, p.nics)]
+    order += [d for d in range(len(problem.demands)) if d not in order]
+    uses = sorted(
+        solution.uses, key=lambda use: (problem.kinds[use[1]].admin is not None, order.index(use[0]), use[1])
+    )
+    holders: dict[int, list[int]] = {}  # by device: the claims that hold it for themselves
+    admins: set[tuple[int, int]] = set()  # claim and device
+    dealt: dict[Use, list[int]] = {}
+    for use in uses:
+        kind, claim = problem.kinds[use[1]], problem.demands[use[0]].claim
+        if kind.shared:
+            free = list(kind.devices)
+        elif kind.admin is None:
+            free = [index for index in kind.devices if index not in holders]
+        else:
+            free = [
+                index
+                for index in kind.devices
+                if (claim, index) not in admins and all(holder < claim for holder in holders.get(index, ()))
+            ]
+        dealt[use] = free[: solution.uses[use]]
+        for index in dealt[use]:
+            if kind.admin is not None:
+                admins.add((claim, index))
+            elif not kind.shared:
+                holders.setdefault(index, []).append(claim)
+    return dealt
 
 
 def _configs(claim: ParsedClaim, chosen: Sequence[Chosen]) -> list[DeviceAllocationConfig]:

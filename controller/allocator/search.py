@@ -171,14 +171,20 @@ class _Search:
         )
 
     def _narrow_budgets(self, node: Node) -> bool:
+        least: Uses = {}
+        for (demand, kind), count in node.least.items():
+            least.setdefault(demand, {})[kind] = count
+        had = {kind for kinds in least.values() for kind in kinds}
         for budget in self._budgets:
-            promised = sum(n * budget.weights[use] for use, n in node.least.items() if use in budget.weights)
+            promised = budget.spent(least)
             rest = budget.limit - promised
             if rest < 0:
                 return False
             if not promised:
                 continue
             for (demand, kind), weight in budget.weights.items():
+                if kind in had and kind in budget.once:
+                    continue  # counted already
                 if weight and kind in node.most[demand]:
                     count = node.least.get((demand, kind), 0) + int(rest // weight)
                     if count < node.most[demand][kind]:
@@ -190,11 +196,7 @@ class _Search:
         if proposal is None:
             return None
         for budget in self._budgets:
-            spent = sum(
-                weight * proposal.uses[demand].get(kind, 0)
-                for (demand, kind), weight in budget.weights.items()
-            )
-            if spent > budget.limit:
+            if budget.spent(proposal.uses) > budget.limit:
                 return budget
         return None
 

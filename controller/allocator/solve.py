@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from controller.allocator.asks import MAX_RESULTS, Ask, ParsedClaim, Refused, parse
 from controller.allocator.build import Builder, Chosen
-from controller.allocator.candidates import Filter, Options, short_of, wanted
+from controller.allocator.candidates import Filter, Options, Taken, short_of, wanted
+from controller.allocator.capacity import Amounts
 from controller.allocator.cel import CelCache
 from controller.allocator.model import DeviceId, NodeDevices
 from controller.allocator.problem import Infeasible, Problem, Solution, Steps
@@ -23,6 +25,7 @@ def allocate(
     taken: Collection[DeviceId],
     options: Options,
     cel: CelCache,
+    shared: Mapping[DeviceId, Amounts] = MappingProxyType({}),
 ) -> Allocation | Refusal:
     """Place all `claims` on the node together, in the best way there is, or say why that cannot be.
 
@@ -30,13 +33,14 @@ def allocate(
         claims: not allocated yet; those of one pod.
         node: what the node can reach.
         classes: by name.
-        taken: devices that allocated claims hold, anywhere (a set).
+        taken: devices that allocated claims hold for themselves, anywhere (a set).
         options: whose devices, and how far to search.
         cel: compiled expressions and verdicts, kept from call to call.
+        shared: what allocated claims consume of the devices that they share.
     """
     try:
         parsed = [parse(i, claim, classes, options.driver) for i, claim in enumerate(claims)]
-        return _Attempt(parsed, node, taken, options, cel).run()
+        return _Attempt(parsed, node, Taken.of(node, taken, shared), options, cel).run()
     except Refused as refused:
         return refused.refusal
 
@@ -46,7 +50,7 @@ class _Attempt:
         self,
         claims: Sequence[ParsedClaim],
         node: NodeDevices,
-        taken: Collection[DeviceId],
+        taken: Taken,
         options: Options,
         cel: CelCache,
     ) -> None:
@@ -106,17 +110,6 @@ class _Attempt:
             count = wanted(one.ask, one.found)
             if not count or len(one.found.free) < count:
                 return short_of(one.ask, one.found, self._claims[one.ask.claim].name)
-            shared = [i for i in one.found.free if self._node.devices[i].device.allow_multiple_allocations]
-            if shared:
-                subject = f'request "{one.ask.request}"'
-                device = self._node.devices[shared[0]].id.device
-                return Refusal(
-                    claim=self._claims[one.ask.claim].name,
-                    subject=subject,
-                    message=f"{subject}: device {device} allows multiple allocations, which is not supported",
-                    permanent=True,
-                    unsupported="consumable capacity",
-                )
         for claim in self._claims:
             total = sum(wanted(c.ask, c.found) for c in chosen if c.ask.claim == claim.index)
             if total > MAX_RESULTS:
@@ -140,8 +133,9 @@ class _Attempt:
         self, chosen: Sequence[Chosen], problem: Problem, solution: Solution, ranks: tuple[int, ...]
     ) -> Allocation:
         allocated = claim_allocations(self._claims, self._node, chosen, problem, solution)
-        free = sum(device.id not in self._taken for device in self._node.devices)
-        free -= sum(len(one.devices) for one in allocated)
+        results = [result for one in allocated for result in one.result.devices.results]
+        free = len(self._node.devices) - len(self._taken.indices)
+        free -= sum(not result.admin_access and result.share_id is None for result in results)
         return Allocation(
             claims=tuple(allocated),
             score=(*ranks, solution.rank_cost, solution.cost, free),

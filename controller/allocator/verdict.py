@@ -66,6 +66,7 @@ class Filtered:
     devices: int
     of_class: int
     selected: int
+    ample: int
     tolerated: int
     free: int
 

@@ -1,10 +1,11 @@
 """Builds the programs of a cluster from Go tool modules, once.
 
 A folder in `go/` holds nothing but a go.mod with `tool` directives and its go.sum: versions are pinned and
-hashed, and no Go code is ours. To add a tool: `go mod init tandem/NAME && go get -tool PACKAGE@VERSION` in a
-new folder, and a line in `TOOLS`. Programs land in the user's cache under a name made of all that decides
-their content, so a change of a version builds anew and going back to an earlier one costs nothing. A
-directory of ready programs (`TANDEM_KUBE_BIN`) is taken instead where there is one.
+hashed. To add a tool: `go mod init tandem/NAME && go get -tool PACKAGE@VERSION` in a new folder, and a line
+in `TOOLS`. The one Go program of ours, the oracle of the allocator's tests, lies beside its go.mod. Programs land
+in the user's cache under a name made of all that decides their content, so a change of a version builds anew
+and going back to an earlier one costs nothing. A directory of ready programs (`TANDEM_KUBE_BIN`) is taken
+instead where there is one.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ READY_PROGRAMS = "TANDEM_KUBE_BIN"
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One Go tool module: folder `go/<name>`, the module that gives its version, and the programs that come
-    out.
+    """One Go tool module: its folder (`go/<name>` if not said), the module that gives its version, and the
+    programs that come out.
     """
 
     name: str
@@ -41,6 +42,12 @@ class Tool:
     tags: str = ""
     ldflags: str = ""  # {version}, {major} and {minor} stand for the module's version
     rename: Mapping[str, str] = field(default_factory=dict)  # what `go build` calls it → what we call it
+    folder: Path | None = None
+
+    @property
+    def source(self) -> Path:
+        """The folder with its go.mod."""
+        return self.folder or MODULES / self.name
 
 
 _KUBE_VERSION = "k8s.io/component-base/version"
@@ -70,7 +77,14 @@ CLUSTER_TOOLS = (
     ),
 )
 # Tools that only some tests and benches want; built when asked for by name.
-OPTIONAL_TOOLS: tuple[Tool, ...] = ()
+OPTIONAL_TOOLS = (
+    Tool(
+        "oracle",
+        "k8s.io/dynamic-resource-allocation",
+        ("oracle",),
+        folder=Path(__file__).parent.parent / "oracle" / "tool",
+    ),
+)
 TOOLS = {tool.name: tool for tool in CLUSTER_TOOLS + OPTIONAL_TOOLS}
 CNI_PLUGINS = TOOLS["cni"].programs
 
@@ -98,7 +112,7 @@ def version_of(tool: Tool, go_mod: str) -> str:
     """The version (`v1.2.3`) at which `go_mod` requires the tool's module, else ValueError."""
     found = re.search(rf"^(?:require)?\s*{re.escape(tool.module)} (v\S+)", go_mod, re.MULTILINE)
     if not found:
-        raise ValueError(f"go/{tool.name}/go.mod requires no {tool.module}")
+        raise ValueError(f"the go.mod of {tool.name} requires no {tool.module}")
     return found.group(1)
 
 
@@ -110,10 +124,10 @@ def build_flags(tool: Tool, version: str) -> tuple[str, ...]:
     return (*flags, "-tags", tool.tags) if tool.tags else tuple(flags)
 
 
-def cache_key(go_mod: str, go_sum: str, flags: Sequence[str]) -> str:
+def cache_key(go_mod: str, go_sum: str, others: Sequence[str]) -> str:
     """Twelve hex digits that change with anything that decides what is built."""
     digest = hashlib.sha256()
-    for part in (go_mod, go_sum, *flags):
+    for part in (go_mod, go_sum, *others):
         digest.update(f"{len(part)}:{part}".encode())
     return digest.hexdigest()[:12]
 
@@ -142,11 +156,12 @@ def build(tool: Tool, root: Path | None = None) -> Path:
     take for whole.
     """
     root = root or cache_root()
-    source = MODULES / tool.name
+    source = tool.source
     go_mod, go_sum = (source / "go.mod").read_text(), (source / "go.sum").read_text()
     version = version_of(tool, go_mod)
     flags = build_flags(tool, version)
-    target = root / f"{tool.name}-{version}-{cache_key(go_mod, go_sum, flags)}"
+    code = [path.read_text() for path in sorted(source.glob("*.go"))]
+    target = root / f"{tool.name}-{version}-{cache_key(go_mod, go_sum, (*flags, *code))}"
     if target.is_dir():
         return target
     root.mkdir(parents=True, exist_ok=True)

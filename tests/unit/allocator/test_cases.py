@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from controller.allocator import quantity
 from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
 from controller.allocator.model import DeviceId, NodeDevices
@@ -19,7 +20,7 @@ from tests.unit.allocator import world
 CEL = CelCache()
 CLASSES = world.classes()
 KEYS = {"rule", "devices", "claims", "taken", "counters", "unmanaged", "any_manager"} | {
-    "placed", "pairs", "count", "refused", "permanent", "unsupported",
+    "placed", "pairs", "count", "refused", "permanent", "unsupported", "shares", "consumed",
 }  # fmt: skip
 
 
@@ -46,7 +47,11 @@ def run(case: dict[str, Any]) -> Allocation | Refusal:
     ]
     taken = {DeviceId(DRIVER_NAME, "pool", name) for name in case.get("taken", ())}
     options = Options(managed_only=not case.get("any_manager"), steps=50)
-    return allocate(claims, NodeDevices.build(slices, world.node()), CLASSES, taken, options, CEL)
+    shared = {
+        DeviceId(DRIVER_NAME, "pool", name): {c: quantity.parse(v) for c, v in amounts.items()}
+        for name, amounts in case.get("shares", {}).items()
+    }
+    return allocate(claims, NodeDevices.build(slices, world.node()), CLASSES, taken, options, CEL, shared)
 
 
 @pytest.mark.parametrize("case", load())
@@ -62,6 +67,10 @@ def test_rule(case: dict[str, Any]) -> None:
     if "placed" in case:
         results = [[f"{r.request} {r.device}" for r in c.result.devices.results] for c in answer.claims]
         assert results == case["placed"]
+    if "consumed" in case:
+        shares = [r for c in answer.claims for r in c.result.devices.results]
+        assert [r.consumed_capacity for r in shares] == case["consumed"]
+        assert len({r.share_id for r in shares if r.share_id}) == len(shares)
     if "pairs" in case:
         pairs = [p for c in answer.claims for p in c.pairs]
         words = [f"{p.gpu.id.device} {p.nic.id.device} {p.tier.name} {p.rail}" for p in pairs]

@@ -2,8 +2,10 @@
 
 A device is one line, ``gpu-0: type=gpu pcieRoot=r0 mem~80Gi !key:NoSchedule``: ``name=value`` is an attribute
 (an integer if it looks like one, true and false are booleans, ``v1.2.3`` a version), ``name~value`` a
-capacity, ``!key:effect`` a taint, ``-set.counter=value`` a consumption. ``gpu-[0-7]: rail=#`` is eight of
-them, # their number. pcieRoot, numaNode and pciBusID get Kubernetes' domain, others stay unqualified.
+capacity (with its policy ``~8Gi?default=1Gi,min=1Gi,max=4Gi,step=1Gi`` or ``?values=1Gi+2Gi``), ``multi``
+lets several share it, ``!key:effect`` is a taint, ``-set.counter=value`` a consumption.
+``gpu-[0-7]: rail=#`` is eight of them, # their number. pcieRoot, numaNode and pciBusID get Kubernetes'
+domain, others stay unqualified.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ def device(line: str, *, managed: bool = False) -> Device:
             raw["allowMultipleAllocations"] = True
         elif "~" in word:
             key, _, value = word.partition("~")
-            raw["capacity"][key] = {"value": value}
+            raw["capacity"][key] = _capacity(value)
         else:
             key, _, value = word.partition("=")
             raw["attributes"][f"resource.kubernetes.io/{key}" if key in _STANDARD else key] = _attribute(
@@ -59,6 +61,16 @@ def device(line: str, *, managed: bool = False) -> Device:
             )
     raw["consumesCounters"] = [{"counterSet": s, "counters": c} for s, c in counters.items()]
     return msgspec.convert(raw, Device)
+
+
+def _capacity(text: str) -> dict[str, object]:
+    value, _, policy = text.partition("?")
+    rules = dict(rule.split("=") for rule in policy.split(",") if rule)
+    valid = {key: rules[key] for key in ("min", "max", "step") if key in rules}
+    found: dict[str, object] = {"default": rules["default"]} if "default" in rules else {}
+    found |= {"validRange": valid} if valid else {}
+    found |= {"validValues": rules["values"].split("+")} if "values" in rules else {}
+    return {"value": value, "requestPolicy": found} if found else {"value": value}
 
 
 def _attribute(value: str) -> dict[str, object]:
@@ -135,7 +147,9 @@ def classes(**expressions: str) -> dict[str, DeviceClass]:
 
 
 def request(text: str) -> dict[str, Any]:
-    """``gpu: gpu x4 if <CEL>``: name, class, count (or ``all``), selector; ``a | b``: subrequests s0, s1."""
+    """``gpu: gpu x4 mem~2Gi if <CEL>``: name, class, count (or ``all``), capacity, selector; ``admin``
+    access; ``+key:effect`` a toleration; ``a | b``: subrequests s0, s1.
+    """
     name, _, rest = text.partition(":")
     options = [_exact(part) for part in rest.split(" | ")]
     if len(options) == 1:
@@ -155,6 +169,9 @@ def _exact(text: str) -> dict[str, Any]:
             answer["allocationMode"] = "All"
         elif word == "admin":
             answer["adminAccess"] = True
+        elif "~" in word:
+            key, _, amount = word.partition("~")
+            answer.setdefault("capacity", {"requests": {}})["requests"][key] = amount
         elif word.startswith("x"):
             answer["count"] = int(word[1:])
         elif word.startswith("+"):

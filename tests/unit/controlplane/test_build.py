@@ -86,10 +86,10 @@ def test_a_missing_program_is_named() -> None:
 
 @pytest.mark.parametrize("tool", TOOLS.values(), ids=lambda tool: tool.name)
 def test_every_tool_of_the_table_has_its_module_pinned_and_hashed(tool: Tool) -> None:
-    go_mod = (build.MODULES / tool.name / "go.mod").read_text()
+    go_mod = (tool.source / "go.mod").read_text()
     version = version_of(tool, go_mod)
     assert re.fullmatch(r"v\d+\.\d+\.\d+", version)
-    assert f"{tool.module} {version} h1:" in (build.MODULES / tool.name / "go.sum").read_text()
+    assert f"{tool.module} {version} h1:" in (tool.source / "go.sum").read_text()
 
 
 def test_the_version_is_stamped_and_debug_data_stripped() -> None:
