@@ -3,8 +3,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from driver.devices import Inventory
-from kubeletplugin.machine import Machine, at_home
+from driver.errors import ConfigError
+from kubeletplugin.machine import Machine, at_home, find_overlay
 from tests.unit.kubeletplugin.world import Listing, inventory
 
 
@@ -53,3 +56,19 @@ def test_facts_are_read_when_asked_fresh_and_mended_first(tmp_path: Path) -> Non
     assert machine.facts().inventory.machine == "test"
     assert machine.facts(fresh=True).inventory.machine == "other"
     assert mended == [frozenset({"0000:1a:00.1"})] * 2
+
+
+def test_the_label_of_a_node_names_its_overlay(tmp_path: Path) -> None:
+    (tmp_path / "azure.xml").touch()
+    assert find_overlay(tmp_path, {"tandem-dra.io/overlay": "azure"}) == tmp_path / "azure.xml"
+    assert find_overlay(tmp_path, {"other": "azure"}) is None
+
+
+def test_a_label_without_its_file_or_with_two_is_refused(tmp_path: Path) -> None:
+    labels = {"tandem-dra.io/overlay": "azure"}
+    with pytest.raises(ConfigError, match=r"there is no azure.xml or azure.yaml or azure.yml"):
+        find_overlay(tmp_path, labels)
+    for name in ("azure.xml", "azure.yaml"):
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match="there is more than one"):
+        find_overlay(tmp_path, labels)

@@ -27,6 +27,13 @@ current-context: c
 users: [{name: u, user: {token: t}}]
 """
 
+OVERLAY = """
+apiVersion: tandem-dra.io/v1beta1
+kind: Topology
+switches:
+- devices: ["0000:1b:00.0", "0000:1c:00.0"]
+"""
+
 
 @contextmanager
 def plugin(root: Path, server: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
@@ -130,3 +137,19 @@ def test_a_wrong_setting_is_one_line(tmp_path: Path) -> None:
         _, error = process.communicate(timeout=10)
     assert process.returncode == 1
     assert error.startswith("tandem kubelet-plugin: --driver-name: 'NO' is no DNS subdomain")
+
+
+def test_an_overlay_that_contradicts_the_machine_stops_the_start_with_its_line(
+    tmp_path: Path, served: tuple[FakeApi, str]
+) -> None:
+    api, server = served
+    (tmp_path / "topology.yaml").write_text(OVERLAY)
+    api.put(paths.node(NODE), {"metadata": {"name": NODE, "labels": {"tandem-dra.io/overlay": "topology"}}})
+    for argument in ("--overlay=topology.yaml", "--overlay-dir=."):
+        with plugin(tmp_path, server, argument) as process:
+            _, error = process.communicate(timeout=20)
+        assert process.returncode == 1
+        assert "tandem kubelet-plugin: topology.yaml:5: 0000:1b:00.0 is no GPU or NIC" in error
+        assert "Traceback" not in error
+    assert not api.under(SLICES)
+    assert names(tmp_path / "registry") | names(tmp_path / "run") == set()

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from driver.errors import ConfigError
+from driver.kube.objects import DeviceAttribute
+from driver.slices import SliceOptions
 from kubeletplugin.settings import parse
 
 
@@ -22,6 +24,9 @@ def test_an_option_comes_before_its_variable_and_that_before_the_default() -> No
     [
         (["--driver-name=No Name"], "--driver-name: 'No Name'"),
         (["--mock-vfs-per-pf=many"], "'many' is no number"),
+        (["--shared=gpu,disk"], "--shared: 'disk' is none of gpu, mig, nic, vf"),
+        (["--overlay=a.xml", "--overlay-dir=b"], "--overlay-dir: is given, and --overlay too"),
+        (["--publish-filter=/nowhere"], "--publish-filter /nowhere: cannot be read"),
     ],
 )
 def test_an_impossible_value_names_its_option(arguments: list[str], message: str) -> None:
@@ -32,3 +37,20 @@ def test_an_impossible_value_names_its_option(arguments: list[str], message: str
 def test_a_variable_may_only_say_what_the_option_may() -> None:
     with pytest.raises(ConfigError, match="--allocation: 'nobody' is none of controller, scheduler"):
         parse([], {"TANDEM_ALLOCATION": "nobody"})
+
+
+def test_what_is_published_follows_the_settings(tmp_path: Path) -> None:
+    assert parse([], {}).slice_options() == SliceOptions(mig="off")
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("withhold: [{type: nic}]")
+    chosen = ["--allocation=scheduler", "--mig=static", "--shared=gpu, vf", f"--publish-filter={rules}"]
+    options = parse(chosen, {}).slice_options()
+    assert (options.controller_taint, options.mig, options.shared) == (False, "static", {"gpu", "vf"})
+    assert options.filter.withholds("x", {"type": DeviceAttribute(string="nic")})
+
+
+def test_a_wrong_filter_stops_the_start(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("withhold: [{colour: red}]")
+    with pytest.raises(ConfigError, match=r"rules.yaml: withhold\[0\]: there is no attribute 'colour'"):
+        parse([f"--publish-filter={rules}"], {})
