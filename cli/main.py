@@ -12,6 +12,7 @@ COMMANDS: Final = {
     "controller": ("controller.main:main", "allocate claims, aligned in pairs (Deployment)"),
     "topology": ("cli.topology:run", "which GPU is near which NIC, and the pairs that Tandem would make"),
     "plan": ("cli.plan:run", "where pods and claims would go, from files or the cluster; touches nothing"),
+    "explain": ("cli.explain:run", "why a claim waits, or which pairs it has and where"),
     "healthz": ("cli.plugin:healthz", "is the kubelet plugin of this pod well? (exec probe)"),
 }
 """``module:function`` that takes the arguments and returns the exit status, and what it is for."""

@@ -20,11 +20,15 @@ from controller.allocator.cel import CelCache
 from controller.allocator.solve import allocate
 from controller.allocator.verdict import Allocation, Refusal, aggregate
 from controller.books import node_of
+from controller.nearest import Change, Question, changes
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, NodeRecord
 from driver.kube.objects import Pod, ResourceClaim
 
 _KEPT = 100_000
+_NEAREST_KEPT = 256
+_NODES_ASKED = 4
+"""For the nearest change: so many nodes, each with another reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,14 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The best option, or a sentence for people; `permanent` where no waiting helps."""
+    """The best option, or a sentence for people; `permanent` where no waiting helps; `refused` are nodes of
+    which each gave another reason.
+    """
 
     best: Option | None = None
     why_not: str = ""
     permanent: bool = False
+    refused: tuple[str, ...] = ()
 
 
 class Chooser:
@@ -59,6 +66,7 @@ class Chooser:
         self._cel = cel
         self._options = Options(driver=settings.driver_name, managed_only=state.managed_only)
         self._refused: dict[tuple[bytes, str], tuple[int, Refusal]] = {}
+        self._nearest: dict[tuple[bytes, tuple[object, ...]], str] = {}
         self._allocated: dict[tuple[bytes, str], tuple[int, tuple[int, ...], Allocation]] = {}
 
     def choose(
@@ -86,6 +94,7 @@ class Chooser:
         requests = fit.pod_requests(pod)
         misfits: Counter[str] = Counter()
         refusals: list[Refusal] = []
+        refused: dict[str, str] = {}
         found: list[Option] = []
         shape = msgspec.json.encode([claim.spec for claim in wanted], order="sorted")
         possible: list[tuple[int, int, str, NodeRecord]] = []
@@ -103,6 +112,8 @@ class Chooser:
             verdict = self._allocate(wanted, record, shape)
             if isinstance(verdict, Refusal):
                 refusals.append(verdict)
+                if not verdict.permanent and not verdict.gave_up:
+                    refused.setdefault(verdict.message, name)
                 continue
             found.append(Option(missing, verdict, name))
             if len(found) >= self._settings.enough_nodes:
@@ -112,7 +123,42 @@ class Chooser:
         return Choice(
             why_not=_why_not(refusals, misfits, self._settings.driver_name),
             permanent=bool(refusals) and all(refusal.permanent for refusal in refusals),
+            refused=tuple(refused.values()),
         )
+
+    def nearest(self, wanted: Sequence[ResourceClaim], choice: Choice) -> str:
+        """The least that would have to change, as a sentence that follows `why_not`; empty where nothing
+        small would do. Costs several searches: for telling people, now and then.
+        """
+        records = [self._state.nodes[name] for name in choice.refused[:_NODES_ASKED]]
+        shape = msgspec.json.encode([claim.spec for claim in wanted], order="sorted")
+        versions = tuple((r.name, r.devices_generation, self._state.taken_version(r)) for r in records)
+        known = self._nearest.get((shape, versions))
+        if known is None:
+            if len(self._nearest) >= _NEAREST_KEPT:
+                self._nearest.clear()
+            known = self._nearest[shape, versions] = self._find_nearest(wanted, records)
+        return known
+
+    def _find_nearest(self, wanted: Sequence[ResourceClaim], records: Sequence[NodeRecord]) -> str:
+        found: list[tuple[Change, str]] = []
+        for record in records:
+            devices = self._state.devices(record)
+            if devices is not None:
+                question = Question(
+                    wanted,
+                    devices,
+                    self._state.classes,
+                    self._state.taken(record),
+                    self._options,
+                    self._cel,
+                    self._state.shared(record),
+                )
+                found += [(change, record.name) for change in changes(question)]
+        if not found:
+            return ""
+        change, name = min(found)
+        return f"; nearest on node {name}: {change.text}"
 
     def _records(self, pod: Pod, allocated: Sequence[ResourceClaim]) -> Iterator[NodeRecord]:
         """Nodes with devices of ours; one at most where something pins the pod by name."""

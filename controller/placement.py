@@ -17,7 +17,7 @@ from controller.addresses import RailSubnets
 from controller.allocator.cel import CelCache
 from controller.allocator.verdict import Allocation
 from controller.backoff import Backoff
-from controller.choice import Chooser
+from controller.choice import Choice, Chooser
 from controller.ownership import Ownership
 from controller.queue import PlacementQueue, Turn
 from controller.settings import PlacementSettings
@@ -164,15 +164,15 @@ class Placer:
             )
             if choice.best is not None:
                 return self._allocate(wish, choice.best.node, choice.best.allocation)
-            message, permanent = choice.why_not, choice.permanent
         except TandemError as error:
-            message, permanent = str(error), not isinstance(error, RetryableError)
+            choice = Choice(why_not=str(error), permanent=not isinstance(error, RetryableError))
         self.counts["refusals"] += 1
         full_at = min(left_out.values(), default=_NEVER)
         actions: list[Action] = []
         if not turn.since:
-            actions, full_at = self._unsatisfiable(wish, message, now, full_at)
-        self._queue.park(turn.pod, order, now, generation=None if permanent else generation, full_at=full_at)
+            actions, full_at = self._unsatisfiable(wish, choice, now, full_at)
+        woken_by = None if choice.permanent else generation
+        self._queue.park(turn.pod, order, now, generation=woken_by, full_at=full_at)
         return actions
 
     def _allocate(self, wish: Wish, node: str, allocation: Allocation) -> list[Action]:
@@ -198,16 +198,17 @@ class Placer:
         return [Allocate(_key(wish.pod), node, tuple(writes))]
 
     def _unsatisfiable(
-        self, wish: Wish, message: str, now: float, full_at: float
+        self, wish: Wish, choice: Choice, now: float, full_at: float
     ) -> tuple[list[Action], float]:
         """Say why, but a pod's changing reasons only so often; then when to look again in order to say it."""
         uid = wish.pod.metadata.uid
         told, at = self._told.get(uid, ("", -_NEVER))
-        if told == message:
+        if told == choice.why_not:
             return [], full_at
         if now < at + _TELL_AGAIN_SECONDS:
             return [], min(full_at, at + _TELL_AGAIN_SECONDS)
-        self._told[uid] = (message, now)
+        self._told[uid] = (choice.why_not, now)
+        message = f"{choice.why_not}{self._chooser.nearest(wish.wanted, choice)}"
         objects: list[ResourceClaim | Pod] = [*wish.wanted, wish.pod]
         return [Tell(each, "Warning", "Unsatisfiable", message) for each in objects], full_at
 

@@ -245,7 +245,8 @@ class _Planner:
         finally:
             self._seconds += self._clock() - start
         if choice.best is None:
-            return self._planned(entry, None, choice.why_not)
+            nearest = self._chooser.nearest(wish.wanted, choice)
+            return self._planned(entry, None, f"{choice.why_not}{nearest}")
         composed = decision.compose(
             wish.wanted,
             choice.best.allocation,

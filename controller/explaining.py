@@ -1,0 +1,84 @@
+"""Why does a claim wait, or what did it get? The answer of `tandem explain`, by the code that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from controller import decision
+from controller.allocator.cel import CelCache
+from controller.books import node_of
+from controller.choice import Chooser
+from controller.ownership import Ownership
+from controller.settings import PlacementSettings
+from controller.state import ClusterState, Key
+from controller.validation.documents import KubeObject
+from controller.wish import NoWish, Wishes, rank
+from driver.errors import TandemError
+from driver.kube.objects import DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
+
+_ENDED = ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`allocated` says whether the claim has its devices; `text` is for people, `pods` those that name it."""
+
+    allocated: bool
+    text: str
+    pods: tuple[str, ...] = ()
+
+
+def state_of(objects: Iterable[KubeObject], driver_name: str) -> ClusterState:
+    """The state as the controller has it, of what the API server lists."""
+    state = ClusterState(driver_name)
+    for item in objects:
+        match item:
+            case Node():
+                state.apply_node(None, item)
+            case ResourceSlice() if item.spec.driver == driver_name:
+                state.apply_slice(None, item)
+            case DeviceClass():
+                state.apply_class(None, item)
+            case ResourceClaim():
+                state.apply_claim(None, item, 0.0)
+            case Pod() if item.status.phase not in _ENDED:
+                state.apply_pod(None, item)
+    return state
+
+
+def explain(state: ClusterState, key: Key, settings: PlacementSettings, cel: CelCache) -> Explanation | None:
+    """What there is to say of the claim; None where there is no such claim."""
+    claim = state.claims.get(key)
+    if claim is None:
+        return None
+    pods = sorted(state.users.get(key, ()))
+    names = tuple(name for _, name in pods)
+    if claim.status.allocation is not None:
+        node = node_of(claim.status.allocation) or "(any that its selector takes)"
+        return Explanation(
+            True, decision.describe(node, claim.status.allocation, settings.driver_name), names
+        )
+    waiting = state.waiting_users(key)
+    if not waiting:
+        reason = "no pod waits for it: a claim is allocated when a pod that names it waits"
+        return Explanation(False, reason, names)
+    wishes = Wishes(state, Ownership(settings.driver_name, cel))
+    pod = min((state.claimants[user] for user in waiting), key=rank)
+    wish = wishes.of(pod)
+    if isinstance(wish, NoWish):
+        return Explanation(False, wish.reason, names)
+    if claim.metadata.uid not in [wanted.metadata.uid for wanted in wish.wanted]:
+        return Explanation(False, f"its requests are not for devices of {settings.driver_name}", names)
+    chooser = Chooser(state, settings, cel)
+    try:
+        choice = chooser.choose(pod, wish.wanted, wish.allocated, wishes.sharers(wish), {}, 0)
+    except TandemError as error:
+        return Explanation(False, str(error), names)
+    if choice.best is None:
+        return Explanation(False, f"{choice.why_not}{chooser.nearest(wish.wanted, choice)}", names)
+    text = (
+        f"node {choice.best.node} could take it now: the controller is about to, waits after a failed "
+        "placement (see the claim's events), or does not run"
+    )
+    return Explanation(False, text, names)
