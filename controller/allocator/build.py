@@ -40,8 +40,8 @@ class Builder:
     def build(
         self, claims: Sequence[ParsedClaim], chosen: Sequence[Chosen], free: Collection[int] = ()
     ) -> Problem:
-        """The problem of meeting all `chosen` at once; demands stand in their order. No constraint holds for
-        those in `free`.
+        """The problem of meeting all `chosen` at once; demands stand in their order. No constraint or
+        capacity holds for those in `free`.
         """
         several = len(claims) > 1
         constraints: list[tuple[str, DeviceConstraint, tuple[int, ...]]] = []
@@ -86,7 +86,7 @@ class Builder:
             distincts=distincts,
             budgets=(
                 *self._counter_budgets(kinds, demands),
-                *self._capacity_budgets(kinds, demands, chosen),
+                *self._capacity_budgets(kinds, demands, chosen, free),
                 *_admin_budgets(kinds, demands),
             ),
             pairings=tuple(_pairings(claims, chosen)),
@@ -171,7 +171,11 @@ class Builder:
         ]
 
     def _capacity_budgets(
-        self, kinds: Sequence[Kind], demands: Sequence[Demand], chosen: Sequence[Chosen]
+        self,
+        kinds: Sequence[Kind],
+        demands: Sequence[Demand],
+        chosen: Sequence[Chosen],
+        free: Collection[int],
     ) -> Iterable[Budget]:
         """What those who share a device consume together."""
         for index, kind in enumerate(kinds):
@@ -181,7 +185,9 @@ class Builder:
             parts = {
                 i: part
                 for i, demand in enumerate(demands)
-                if index in demand.kinds and (part := share(first.device, chosen[i].ask.capacity))
+                if index in demand.kinds
+                and i not in free
+                and (part := share(first.device, chosen[i].ask.capacity))
             }
             held = self._taken.shared.get(kind.devices[0], {})
             for name, capacity in first.device.capacity.items():

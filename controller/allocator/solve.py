@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from controller.allocator.asks import MAX_RESULTS, Ask, ParsedClaim, Refused, parse
-from controller.allocator.build import Builder, Chosen
+from controller.allocator.build import Builder, Chosen, concerns
 from controller.allocator.candidates import Filter, Options, Taken, short_of, wanted
 from controller.allocator.capacity import Amounts
 from controller.allocator.cel import CelCache
+from controller.allocator.first_fit import Broken, FirstFit
 from controller.allocator.model import DeviceId, NodeDevices
 from controller.allocator.problem import Infeasible, Problem, Solution, Steps
 from controller.allocator.results import claim_allocations
@@ -75,7 +76,56 @@ class _Attempt:
             # As with kube-scheduler, a pool in flux is in the way even of what would be chosen last.
             self._filter.candidates(ask, self._claims[ask.claim].name)
         found = next(self._choices(fixed, flexible, ()), None)
-        return self._refusal if found is None else self._allocation(*found)
+        if found is None:
+            return self._refusal
+        chosen, problem, solution, ranks = found
+        if self._order_decides():
+            path = self._first_fit()
+            if isinstance(path, Refusal):
+                return path
+            if path is not None and path != ranks:
+                chosen = self._order([*fixed, *(asks[r] for asks, r in zip(flexible, path, strict=True))])
+                outcome = self._solve(chosen)
+                if isinstance(outcome, Refusal):
+                    return outcome
+                problem, solution = outcome
+                ranks = path
+        return self._allocation(chosen, problem, solution, ranks)
+
+    def _order_decides(self) -> bool:
+        """Can it matter which devices kube-scheduler would try first? Of claims with an Alignment it knows
+        too little to be asked.
+        """
+        if any(claim.alignments for claim in self._claims):
+            return False
+        stages = [asks for claim in self._claims for asks in claim.options]
+        return any(len(asks) > 1 for asks in stages[1:]) or any(
+            ask.everything and concerns(constraint, ask, claim)
+            for claim in self._claims
+            for asks in claim.options
+            for ask in asks
+            for constraint in claim.constraints
+        )
+
+    def _first_fit(self) -> tuple[int, ...] | Refusal | None:
+        """Which subrequests kube-scheduler would choose; None where that is not found in time."""
+        stages = [
+            [Chosen(ask, self._filter.candidates(ask, claim.name)) for ask in asks]
+            for claim in self._claims
+            for asks in claim.options
+        ]
+        answer = FirstFit(self._claims, self._node, self._builder, self._steps).decide(stages)
+        if isinstance(answer, Broken):
+            subject = f'request "{answer.request}"'
+            why = f"asks for all devices, not all of which agree in {answer.attribute} with the others"
+            return Refusal(
+                claim=self._claims[answer.claim].name,
+                subject=subject,
+                message=f"{subject}: {why}, which Kubernetes calls an error of the claim",
+            )
+        if answer is None:
+            return None
+        return tuple(rank for (rank, _), stage in zip(answer, stages, strict=True) if len(stage) > 1)
 
     def _choices(
         self, fixed: Sequence[Ask], flexible: Sequence[tuple[Ask, ...]], ranks: tuple[int, ...]

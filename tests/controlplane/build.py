@@ -2,10 +2,10 @@
 
 A folder in `go/` holds nothing but a go.mod with `tool` directives and its go.sum: versions are pinned and
 hashed. To add a tool: `go mod init tandem/NAME && go get -tool PACKAGE@VERSION` in a new folder, and a line
-in `TOOLS`. The one Go program of ours, the oracle of the allocator's tests, lies beside its go.mod. Programs land
-in the user's cache under a name made of all that decides their content, so a change of a version builds anew
-and going back to an earlier one costs nothing. A directory of ready programs (`TANDEM_KUBE_BIN`) is taken
-instead where there is one.
+in `TOOLS`. The one Go program of ours, the oracle of the allocator's tests, lies beside its go.mod. Programs
+land in the user's cache under a name made of all that decides their content, so a change of a version builds
+anew and going back to an earlier one costs nothing. A directory of ready programs (`TANDEM_KUBE_BIN`) is
+taken instead where there is one.
 """
 
 from __future__ import annotations
