@@ -30,6 +30,7 @@ from pathlib import Path, PurePosixPath
 from tests.controlplane.build import say
 from tests.vm.cpio import CpioWriter
 from tests.vm.errors import UnavailableError
+from tests.vm.packages import host_targets, sources
 
 RELEASES = {(3, 11): "bookworm", (3, 13): "trixie"}
 """Python minor version → the Debian release that has it."""
@@ -127,6 +128,7 @@ def _key(release: str) -> str:
 def _bootstrap(release: str, tar: Path) -> None:
     command = ["mmdebstrap", "--quiet", "--variant=extract", f"--include={','.join(PACKAGES)}"]
     command += ["--dpkgopt=path-exclude=/usr/share/*", release, str(tar)]
+    command += sources(host_targets(), release)  # else mmdebstrap's own default
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:

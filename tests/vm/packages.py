@@ -54,21 +54,36 @@ def ensure() -> None:
         raise UnavailableError(f"installed, and still {still}")
 
 
-def backports(targets: Iterable[str], codename: str) -> str | None:
-    """A line for apt's sources that adds the backports of a Debian release.
+def sources(targets: Iterable[str], release: str) -> list[str]:
+    """Lines for apt's sources from which the host itself takes a Debian release, its updates included.
 
     Args:
         targets: ``<codename> <label> <site>`` of each source that the host has.
-        codename: the host's release, for example ``bookworm``.
+        release: for example ``bookworm``.
 
     Returns:
-        None where the host does not take that release from Debian.
+        Nothing where the host is not of that release, or does not take it from Debian.
     """
+    found = []
     for line in targets:
-        words = line.split()
-        if len(words) == 3 and words[:2] == [codename, "Debian"]:
-            return f"deb [signed-by={ARCHIVE_KEYS}] {words[2]} {codename}-backports main\n"
-    return None
+        codename, label, site = (line.split() + ["", "", ""])[:3]
+        if label in ("Debian", "Debian-Security") and codename.split("-")[0] == release:
+            found.append(f"deb [signed-by={ARCHIVE_KEYS}] {site} {codename} main")
+    return list(dict.fromkeys(found))
+
+
+def backports(targets: Iterable[str], release: str) -> str | None:
+    """A line that adds the release's backports, from where the host takes the release; None as above."""
+    main = next((line for line in sources(targets, release) if line.endswith(f" {release} main")), None)
+    return main.replace(f" {release} main", f" {release}-backports main") if main else None
+
+
+def host_targets() -> list[str]:
+    """The host's sources, as `sources` takes them; none where there is no apt."""
+    try:
+        return subprocess.run(_TARGETS, capture_output=True, text=True, check=False).stdout.splitlines()
+    except FileNotFoundError:
+        return []
 
 
 def _has_igb() -> bool:
@@ -80,14 +95,13 @@ def _has_igb() -> bool:
 
 def _apt(temporary: Path) -> None:
     codename = _codename()
-    targets = subprocess.run(_TARGETS, capture_output=True, text=True, check=False).stdout.splitlines()
-    line = backports(targets, codename)
+    line = backports(host_targets(), codename)
     options = ["-o", "DPkg::Lock::Timeout=300"]
     release: list[str] = []
     if line is not None and _debian_is_old(codename):
         host = Path("/etc/apt/sources.list")
         sources = temporary / "sources.list"
-        sources.write_text((host.read_text() if host.exists() else "") + "\n" + line)
+        sources.write_text((host.read_text() if host.exists() else "") + f"\n{line}\n")
         options += ["-o", f"Dir::Etc::SourceList={sources}"]
         release = ["--target-release", f"{codename}-backports"]
     install = ["install", "--yes", "--no-install-recommends"]

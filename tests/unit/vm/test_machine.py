@@ -9,7 +9,7 @@ import pytest
 from tests.vm.errors import UnavailableError
 from tests.vm.image import Image, _release, uncompressed_kernel
 from tests.vm.machine import kvm_usable, qemu_arguments
-from tests.vm.packages import ARCHIVE_KEYS, backports
+from tests.vm.packages import ARCHIVE_KEYS, backports, sources
 from tests.vm.topology import Device, RootComplex, Switch, arguments
 
 IMAGE = Image(Path("/image/vmlinux"), Path("/image/initrd"))
@@ -69,7 +69,7 @@ def test_a_topology_becomes_ports_that_hang_together() -> None:
                 "bookworm Debian http://a/d",
                 "x Other http://b",
             ],
-            f"deb [signed-by={ARCHIVE_KEYS}] http://a/d bookworm-backports main\n",
+            f"deb [signed-by={ARCHIVE_KEYS}] http://a/d bookworm-backports main",
         ),
         (["bookworm Debian-Security http://a/s", "bookworm vendor http://b"], None),
         ([], None),
@@ -77,6 +77,19 @@ def test_a_topology_becomes_ports_that_hang_together() -> None:
 )
 def test_backports_come_from_where_the_host_takes_its_release(targets: list[str], line: str | None) -> None:
     assert backports(targets, "bookworm") == line
+
+
+def test_a_release_comes_with_its_updates_and_without_backports_of_others() -> None:
+    targets = [
+        "bookworm-security Debian-Security http://s",
+        "bookworm Debian http://d",
+        "trixie Debian http://d",
+    ]
+    signed = f"deb [signed-by={ARCHIVE_KEYS}]"
+    assert sources([*targets, targets[1]], "bookworm") == [
+        f"{signed} http://s bookworm-security main",
+        f"{signed} http://d bookworm main",
+    ]
 
 
 def test_a_kernel_is_unpacked_from_its_boot_image() -> None:
