@@ -18,7 +18,7 @@ from tests.vm.errors import UnavailableError
 
 QEMU = "qemu-system-x86_64"
 ARCHIVE_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-_TARGETS = ("apt-get", "indextargets", "--format", "$(CODENAME) $(LABEL) $(SITE)", "Created-By: Packages")
+_TARGETS = ("apt-get", "indextargets", "--format", "$(CODENAME)|$(LABEL)|$(SITE)", "Created-By: Packages")
 
 
 def missing() -> str | None:
@@ -58,7 +58,7 @@ def sources(targets: Iterable[str], release: str) -> list[str]:
     """Lines for apt's sources from which the host itself takes a Debian release, its updates included.
 
     Args:
-        targets: ``<codename> <label> <site>`` of each source that the host has.
+        targets: ``<codename>|<label>|<site>`` of each source that the host has.
         release: for example ``bookworm``.
 
     Returns:
@@ -66,7 +66,7 @@ def sources(targets: Iterable[str], release: str) -> list[str]:
     """
     found = []
     for line in targets:
-        codename, label, site = (line.split() + ["", "", ""])[:3]
+        codename, label, site = line.split("|")
         if label in ("Debian", "Debian-Security") and codename.split("-")[0] == release:
             found.append(f"deb [signed-by={ARCHIVE_KEYS}] {site} {codename} main")
     return list(dict.fromkeys(found))

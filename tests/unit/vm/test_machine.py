@@ -65,13 +65,13 @@ def test_a_topology_becomes_ports_that_hang_together() -> None:
     [
         (
             [
-                "bookworm-security Debian-Security http://a/s",
-                "bookworm Debian http://a/d",
-                "x Other http://b",
+                "bookworm-security|Debian-Security|http://a/s",
+                "bookworm|Debian|http://a/d",
+                "x|Other|http://b",
             ],
             f"deb [signed-by={ARCHIVE_KEYS}] http://a/d bookworm-backports main",
         ),
-        (["bookworm Debian-Security http://a/s", "bookworm vendor http://b"], None),
+        (["bookworm-security|Debian-Security|http://a/s", "bookworm|vendor|http://b"], None),
         ([], None),
     ],
 )
@@ -81,12 +81,12 @@ def test_backports_come_from_where_the_host_takes_its_release(targets: list[str]
 
 def test_a_release_comes_with_its_updates_and_without_backports_of_others() -> None:
     targets = [
-        "bookworm-security Debian-Security http://s",
-        "bookworm Debian http://d",
-        "trixie Debian http://d",
+        "bookworm-security|Debian-Security|http://s",
+        "bookworm|Debian|http://d",
+        "trixie|Debian|http://d",
     ]
     signed = f"deb [signed-by={ARCHIVE_KEYS}]"
-    assert sources([*targets, targets[1]], "bookworm") == [
+    assert sources([*targets, targets[2]], "bookworm") == [
         f"{signed} http://s bookworm-security main",
         f"{signed} http://d bookworm main",
     ]
