@@ -207,7 +207,13 @@ def _waiting(canvas: _Canvas, waiting: list[PlannedPod], y: float) -> float:
 def _waiting_lines(waiting: list[PlannedPod]) -> Iterator[tuple[str, str]]:
     for pod in waiting[:WAITING_SHOWN]:
         yield f"{pod.name or pod.claims[0].name} waits", "sub waits"
-        reason = pod.reason or ""
-        yield (reason if len(reason) <= REASON_LENGTH else f"{reason[:REASON_LENGTH]}…"), "label"
+        for part in _split(pod.reason or ""):
+            yield (part if len(part) <= REASON_LENGTH else f"{part[:REASON_LENGTH]}…"), "label"
     if len(waiting) > WAITING_SHOWN:
         yield f"and {len(waiting) - WAITING_SHOWN} more", "label"
+
+
+def _split(reason: str) -> list[str]:
+    """The reasons, and the nearest change, which must not be cut off."""
+    reasons, semicolon, nearest = reason.rpartition("; nearest ")
+    return [reasons, f"nearest {nearest}"] if semicolon else [reason]

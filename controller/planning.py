@@ -15,6 +15,7 @@ import msgspec
 
 from controller import decision
 from controller.allocator.cel import CelCache, SelectorError
+from controller.allocator.model import NodeDevices
 from controller.books import read
 from controller.choice import Chooser
 from controller.settings import PlacementSettings
@@ -163,6 +164,11 @@ class _Planner:
             self._state.apply_node(None, _with_room(node))
         for item in slices:
             self._state.apply_slice(None, item)
+        # To kube-scheduler a pool with counters that must not be used is in the way of `All` on every node.
+        with_counters = {(s.spec.driver, s.spec.pool.name) for s in slices if s.spec.shared_counters}
+        theirs = [s for s in slices if (s.spec.driver, s.spec.pool.name) in with_counters]
+        bad = NodeDevices.build(theirs, Node(metadata=ObjectMeta(name="nowhere.invalid"))).bad_pools
+        self._state.show_everywhere((one.pool.driver, one.pool.name) for one in bad)
 
     def _load_pods(self, objects: Sequence[KubeObject]) -> Iterator[_Entry]:
         templates = {_key(item): item for item in objects if isinstance(item, ResourceClaimTemplate)}

@@ -129,7 +129,9 @@ class ClusterState:
                 pool
                 for pool in self._wide_pools - record.own_pools
                 if record.node is not None
-                and any(node_reaches(s, record.node) for s in self._pools[pool].values())
+                and any(
+                    s.spec.shared_counters or node_reaches(s, record.node) for s in self._pools[pool].values()
+                )
             ]
             record.pools = tuple(sorted([*record.own_pools, *wide]))
         return record.pools
@@ -326,6 +328,12 @@ class ClusterState:
             else:
                 record.own_pools.discard(pool)
         return nodes | own
+
+    def show_everywhere(self, pools: Iterable[Pool]) -> None:
+        """Let every node's index have these pools, though not every node reaches them."""
+        self._wide_pools.update(pools)
+        for record in self.nodes.values():
+            record.index = record.pools = None
 
     def _nodes_of(self, pool: Pool) -> set[str]:
         """Nodes that the pool's devices may concern."""
