@@ -194,7 +194,7 @@ class Plugin:
 
     def _watch(self, sysfs: Path, dev_root: Path) -> HardwareWatcher:
         return HardwareWatcher(
-            sysfs=sysfs, dev_root=dev_root, away=lambda: self._away().keys(), on_news=self._wake.set
+            sysfs=sysfs, dev_root=dev_root, away=lambda: self._away().keys(), on_news=self._on_news
         )
 
     def _in_use(self) -> frozenset[str]:
@@ -249,6 +249,10 @@ class Plugin:
         self._health = HealthServer(self._paths.health, self._probe.check, self._missing)
 
     # ---- what happens
+
+    def _on_news(self) -> None:
+        log.info("the hardware has changed: reading it")
+        self._wake.set()
 
     def _freed(self, _uid: str) -> None:
         self._sweeper.report()
