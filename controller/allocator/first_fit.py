@@ -166,7 +166,7 @@ class _Walk:
             kind = kind_of.get(index)
             if len(devices) == one.ask.count:
                 break
-            if kind is None or index in used or not left.get(kind):
+            if kind is None or not left.get(kind) or (index in used and not problem.kinds[kind].shared):
                 continue
             more = {**fixed, kind: fixed.get(kind, 0) + 1}
             if planned.get(kind, 0) < more[kind]:
