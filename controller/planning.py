@@ -16,6 +16,7 @@ import msgspec
 from controller import decision
 from controller.allocator.cel import CelCache, SelectorError
 from controller.allocator.model import NodeDevices
+from controller.allocator.traits import traits, values
 from controller.books import read
 from controller.choice import Chooser
 from controller.settings import PlacementSettings
@@ -214,6 +215,7 @@ class _Planner:
         """Index all devices and evaluate all selectors, which is not search."""
         selectors = [s for c in self._state.classes.values() for s in c.spec.selectors]
         selectors += [s for claim in self._state.claims.values() for s in _selectors(claim.spec)]
+        attributes = {name for claim in self._state.claims.values() for name in _attributes(claim.spec)}
         expressions = {selector.cel.expression for selector in selectors if selector.cel is not None}
         for record in self._state.nodes.values():
             try:
@@ -222,6 +224,9 @@ class _Planner:
                 continue  # told when the node is looked at
             if devices is None or not devices.devices:
                 continue
+            traits(devices)
+            for name in sorted(attributes):
+                values(devices, name)
             for expression in sorted(expressions):
                 try:
                     self._cel.select(devices, expression)
@@ -312,6 +317,11 @@ def _selectors(spec: ResourceClaimSpec) -> Iterator[DeviceSelector]:
     for request in spec.devices.requests or []:
         for wanted in [request.exactly] if request.exactly else request.first_available:
             yield from wanted.selectors
+
+
+def _attributes(spec: ResourceClaimSpec) -> Iterator[str]:
+    for constraint in spec.devices.constraints:
+        yield from filter(None, (constraint.match_attribute, constraint.distinct_attribute))
 
 
 def _entry_names(pod: Pod) -> Iterator[str]:
