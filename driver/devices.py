@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from driver.mig import MigInstance, MigProfile
 
@@ -68,6 +68,20 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class PcieLink:
+    """A function's PCIe link: megatransfers a second on each lane (32000 is Gen5), and lanes; 0 is unknown.
+
+    An idle GPU lets its link run slower than it can, so the current speed is no part of what makes two
+    readings of a machine differ.
+    """
+
+    max_speed: int = 0
+    max_width: int = 0
+    current_speed: int = field(default=0, compare=False)
+    current_width: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Gpu:
     """A whole GPU. `minor` is the number of its character device (``/dev/nvidia<minor>``).
 
@@ -104,6 +118,7 @@ class Gpu:
     addressing_mode: str = ""
     kernel_driver: str | None = None
     iommu_group: int | None = None
+    pcie: PcieLink = PcieLink()
 
 
 def nvlinks(one: Gpu, other: Gpu) -> int:
@@ -117,12 +132,27 @@ def nvlinks(one: Gpu, other: Gpu) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Gid:
+    """What a port of an RDMA device can be addressed by: its number in the port's table, the value as sysfs
+    writes it (``fe80:0000:…``), and the protocol, ``RoCE v2`` or ``IB``.
+    """
+
+    port: int
+    index: int
+    value: str
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
 class RdmaDevice:
     """The RDMA side of a NIC function: ``mlx5_0``, its link layer and its character devices' names under
     /dev.
 
-    `rate_bits_per_second` is that of an active port, 0 of one that is down (what sysfs says then is no
-    port's rate).
+    Attributes:
+        rate_bits_per_second: that of an active port, 0 of one that is down (what sysfs says then is no port's
+            rate).
+        gids: the first InfiniBand or RoCE v2 GID of each port of a PF. They follow addresses and links, so
+            they are never published; a VF's are its pod's affair, and not looked for.
     """
 
     name: str
@@ -130,6 +160,7 @@ class RdmaDevice:
     char_devices: tuple[str, ...] = ()
     rate_bits_per_second: int = 0
     node_guid: str = ""
+    gids: tuple[Gid, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +169,9 @@ class Netdev:
 
     `uplink`: the node itself lives on it (a default route or an address is on it or on an interface above
     it, or a bond or bridge has enslaved it), so it must never be handed to a pod.
+
+    In switchdev mode it is the uplink of the switch `switch_id`, whose other ports, the `representors`, stand
+    for the VFs: VF index and name of each that is in this namespace.
     """
 
     name: str
@@ -146,6 +180,8 @@ class Netdev:
     mtu: int = 1500
     carrier: bool = False
     uplink: bool = False
+    switch_id: str = ""
+    representors: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +198,11 @@ class Vf:
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """A NIC's physical function (PF). `name` is stable for people: the RDMA device's or the netdev's name."""
+    """A NIC's physical function (PF). `name` is stable for people: the RDMA device's or the netdev's name.
+
+    `eswitch_mode` of its embedded switch is ``legacy`` or ``switchdev``; empty where it has none or does not
+    say.
+    """
 
     pci_address: str
     name: str
@@ -174,6 +214,8 @@ class Nic:
     speed_bits_per_second: int = 0
     sriov_total_vfs: int = 0
     sriov_num_vfs: int = 0
+    pcie: PcieLink = PcieLink()
+    eswitch_mode: str = ""
     netdev: Netdev | None = None
     rdma: RdmaDevice | None = None
     vfs: tuple[Vf, ...] = ()

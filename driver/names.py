@@ -14,6 +14,11 @@ _PCI_ALTNAME = re.compile(r"pci-([0-9a-f]{4,8})-([0-9a-f]{2})-([0-9a-f]{2})-([0-
 DRIVER_NAME: Final = "tandem-dra.io"
 """Default driver name, and the domain of our attributes whatever the driver is called."""
 
+REPRESENTOR_PORT: Final = re.compile(r"(?P<other>c\d+)?(?:p\d+)?pf\d+(?:vf(?P<vf>\d+)|sf\d+)?")
+"""Physical port name of a port of a NIC's own switch that stands for a PF, VF or SF (the kernel's
+devlink-port.rst); `other` is set for one of another host's. The port to the wire is ``p0``.
+"""
+
 API_VERSION: Final = "tandem-dra.io/v1beta1"
 """apiVersion of our opaque configurations."""
 
@@ -59,6 +64,11 @@ TYPE_VFIO: Final = "vfio"
 def qualified(name: str, domain: str = DRIVER_NAME) -> str:
     """``pcieSwitch`` → ``tandem-dra.io/pcieSwitch``; a qualified name stays as it is."""
     return name if "/" in name else f"{domain}/{name}"
+
+
+def is_representor(port_name: str) -> bool:
+    """Does an interface with this physical port name stand for another function than its parent?"""
+    return REPRESENTOR_PORT.fullmatch(port_name) is not None
 
 
 def pool_name(driver_name: str, node_name: str) -> str:

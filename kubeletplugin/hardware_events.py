@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import re
 import socket
 import struct
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from driver.devices import pci_address
-from driver.names import address_of_altname
+from driver.names import address_of_altname, is_representor
 from kubeletplugin.attach.netlink import NETLINK_ROUTE, attributes
 
 NETLINK_KOBJECT_UEVENT: Final = 15
@@ -34,7 +33,6 @@ _NEWLINK, _DELLINK = 16, 17
 _RTMGRP_LINK, _KERNEL_UEVENTS = 1, 1
 _LOWER_UP = 0x10000
 _MASTER, _PHYS_PORT_NAME, _PROP_LIST, _ALT_IFNAME, _PARENT_DEV_NAME = 10, 38, 52, 53, 56
-_REPRESENTOR = re.compile(rb"(c\d+)?pf\d+(vf|sf)\d+\0?")
 _CREATE, _DELETE, _MOVED = 0x100, 0x200, 0xC0
 _OVERFLOW = 0x4000
 _SO_RCVBUFFORCE = 33
@@ -78,7 +76,7 @@ def _link_event(body: bytes, *, present: bool) -> LinkEvent | None:
     if family != socket.AF_UNSPEC:  # a bridge speaks of its ports in the same group
         return None
     found = dict(attributes(body, _LINK.size))
-    if _REPRESENTOR.fullmatch(found.get(_PHYS_PORT_NAME, b"")):
+    if is_representor(found.get(_PHYS_PORT_NAME, b"").rstrip(b"\0").decode(errors="replace")):
         return None
     address = _address(found)
     if address is None:

@@ -7,14 +7,16 @@ alternative name made from the PCI address; both survive a rename and a move bet
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from driver.devices import Netdev, pci_address
+from driver.names import REPRESENTOR_PORT
 from driver.probes.rtnetlink import RouteNetlink
 
 _ALTNAME = re.compile(r"pci-([0-9a-f]{4,8})-([0-9a-f]{2})-([0-9a-f]{2})-([0-7])")
-_REPRESENTOR = re.compile(r"(c\d+)?pf\d+(vf|sf)\d+")  # phys_port_name in switchdev mode
 _IFF_LOWER_UP = 0x10000
 _STACKED: Final = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec"})
 """Kinds of interfaces whose IFLA_LINK is the interface below them (a veth's is its peer)."""
@@ -67,14 +69,19 @@ def netdevs(links: Iterable[Mapping[str, Any]], uplinks: set[int]) -> dict[str, 
     """Pick the interface of each PCI function; `uplinks` are indices of those that the node itself uses.
 
     Of several with one parent (representors of VFs, IPoIB children) the one with the lowest index that is no
-    representor is the function's own.
+    representor is the function's own; where all are representors, it has none here.
     """
     found: dict[str, Netdev] = {}
+    standing: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
     for link in sorted(links, key=lambda facts: int(facts["index"])):
         address = _pci_address_of(link)
-        if address is None or address in found:
+        if address is None:
             continue
-        if _REPRESENTOR.fullmatch(link.get("IFLA_PHYS_PORT_NAME") or ""):
+        if port := REPRESENTOR_PORT.fullmatch(link.get("IFLA_PHYS_PORT_NAME") or ""):
+            if port["vf"] and not port["other"]:
+                standing[address].append((int(port["vf"]), link.get("IFLA_IFNAME", "")))
+            continue
+        if address in found:
             continue
         index = int(link["index"])
         found[address] = Netdev(
@@ -84,7 +91,10 @@ def netdevs(links: Iterable[Mapping[str, Any]], uplinks: set[int]) -> dict[str, 
             mtu=link.get("IFLA_MTU", 1500),
             carrier=bool(link["flags"] & _IFF_LOWER_UP),
             uplink=index in uplinks or link.get("IFLA_MASTER") is not None,
+            switch_id=link.get("IFLA_PHYS_SWITCH_ID") or "",
         )
+    for address in standing.keys() & found.keys():
+        found[address] = replace(found[address], representors=tuple(sorted(standing[address])))
     return found
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from driver.devices import Netdev, RdmaDevice
+from driver.names import is_representor
 from driver.probes.sysfs import SysfsReader
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,9 @@ class RatedSpeeds:
         """As ethtool would say: sysfs gives Mb/s, -1 without link."""
         directory = f"bus/pci/devices/{address}/net"
         for name in self._sysfs.names(directory):
+            port = self._sysfs.text(self._sysfs.root / directory / name / "phys_port_name", optional=True)
+            if port and is_representor(port):
+                continue  # a port of the switch inside, whose speed is not the wire's
             speed = self._sysfs.integer(self._sysfs.root / directory / name / "speed", optional=True)
             if speed is not None and speed > 0:
                 return speed * 1_000_000

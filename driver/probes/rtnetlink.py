@@ -39,6 +39,7 @@ _TEXT: Final = {
 }
 _NUMBERS: Final = {4: "IFLA_MTU", 5: "IFLA_LINK", 10: "IFLA_MASTER", 37: "IFLA_LINK_NETNSID"}
 _IFLA_ADDRESS, _IFLA_LINKINFO, _IFLA_PROP_LIST, _IFLA_INFO_KIND = 1, 18, 52, 1
+_IFLA_PHYS_SWITCH_ID: Final = 36
 _NESTED: Final = 0x3FFF
 """Mask of an attribute's number: the two bits above say that it is nested, or in network byte order."""
 
@@ -77,7 +78,7 @@ class RouteNetlink:
             ProbeError: the kernel does not answer.
         """
         mask = struct.pack("=HHI", 8, _EXT_MASK, _SKIP_STATISTICS)
-        return [_link(message) for message in self._dump(_GET_LINK, _LINK.pack(0, 0, 0, 0, 0) + mask)]
+        return [decode_link(message) for message in self._dump(_GET_LINK, _LINK.pack(0, 0, 0, 0, 0) + mask)]
 
     def addressed(self) -> set[int]:
         """Indices of interfaces that somebody gave an address: not link-local, nor an IPv6 address that the
@@ -140,7 +141,8 @@ def default_route(message: bytes) -> set[int]:
     return single | set(_next_hops(attributes.get(_RTA_MULTIPATH, b"")))
 
 
-def _link(message: bytes) -> Facts:
+def decode_link(message: bytes) -> Facts:
+    """The facts of one message of a dump of links (RTM_NEWLINK without its netlink header)."""
     _, _, index, flags, _ = _LINK.unpack_from(message)
     facts: Facts = {"index": index, "flags": flags, "altnames": [], "kind": ""}
     at, end = _LINK.size, len(message)
@@ -155,6 +157,8 @@ def _link(message: bytes) -> Facts:
             facts[_NUMBERS[number]] = _number(message[at + 4 : at + length], 0)
         elif number == _IFLA_ADDRESS:
             facts["IFLA_ADDRESS"] = message[at + 4 : at + length].hex(":")
+        elif number == _IFLA_PHYS_SWITCH_ID:
+            facts["IFLA_PHYS_SWITCH_ID"] = message[at + 4 : at + length].hex()
         elif number == _IFLA_PROP_LIST:
             facts["altnames"] = [_text(value) for _, value in _each(message[at + 4 : at + length])]
         elif number == _IFLA_LINKINFO:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from driver.errors import PermanentError
-from driver.names import pci_altname
+from driver.names import is_representor, pci_altname
 from kubeletplugin.attach import netlink
 from kubeletplugin.attach.netlink import Link, Netlink, NetlinkError
 from kubeletplugin.attach.netns import Netns
@@ -28,10 +27,6 @@ IPV4_CONF: Final[Mapping[str, tuple[int, int]]] = {
     "arp_notify": (22, 1),
 }
 """net.ipv4.conf.<interface>.* in the pod: IPV4_DEVCONF number (linux/ip.h) and value."""
-
-_REPRESENTOR = re.compile(
-    r"(vf|sf)\d+$"
-)  # IFLA_PHYS_PORT_NAME: pf0vf1 is a switch port, not the function itself
 
 
 def find(socket: Netlink, pci_address: str) -> Link | None:
@@ -48,7 +43,7 @@ def find(socket: Netlink, pci_address: str) -> Link | None:
     needle = pci_address.encode() + b"\0"
     links = [netlink.parse_link(body) for body in socket.dump(netlink.dump_links()) if needle in body]
     return min(
-        (x for x in links if x.parent == pci_address and not _REPRESENTOR.search(x.phys_port_name)),
+        (x for x in links if x.parent == pci_address and not is_representor(x.phys_port_name)),
         key=lambda link: link.index,
         default=None,
     )

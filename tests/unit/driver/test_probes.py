@@ -176,3 +176,29 @@ def test_net_the_default_route_and_a_bond_make_an_uplink() -> None:
     found = netdevs([link(2, "a", **on_pci(NIC)), link(3, "b", IFLA_MASTER=9, **on_pci(VF))], {2})
     assert found[NIC].uplink
     assert found[VF].uplink
+
+
+REPRESENTORS = ["pf0vf0", "c1pf0vf3", "pf0", "c1pf0", "pf1sf88", "p0pf0vf1"]
+
+
+@pytest.mark.parametrize("port", REPRESENTORS)
+def test_net_a_representor_is_never_the_pfs_own_interface_even_if_it_is_the_only_one(port: str) -> None:
+    alone = link(2, "rep", IFLA_PHYS_PORT_NAME=port, IFLA_PHYS_SWITCH_ID="aa", **on_pci(NIC))
+    assert netdevs([alone], set()) == {}
+
+
+@pytest.mark.parametrize("port", ["", "p0", "p1s0", "n0"])
+def test_net_a_port_to_the_wire_is_the_pfs_own_interface(port: str) -> None:
+    own = link(2, "own", IFLA_PHYS_PORT_NAME=port, IFLA_PHYS_SWITCH_ID="aa", **on_pci(NIC))
+    assert netdevs([own], set())[NIC].name == "own"
+
+
+def test_net_an_uplink_knows_its_switch_and_the_representors_of_its_own_vfs() -> None:
+    ports = {"p0": "own", "pf0vf10": "rep10", "pf0vf2": "rep2", "c1pf0vf0": "other", "pf0sf8": "sf"}
+    links = [
+        link(index, name, IFLA_PHYS_PORT_NAME=port, IFLA_PHYS_SWITCH_ID="aabb", **on_pci(NIC))
+        for index, (port, name) in enumerate(ports.items(), 2)
+    ]
+    found = netdevs([*links, link(9, "vf2", **on_pci(VF))], set())
+    assert found[NIC] == Netdev("own", 2, switch_id="aabb", representors=((2, "rep2"), (10, "rep10")))
+    assert found[VF] == Netdev("vf2", 9)

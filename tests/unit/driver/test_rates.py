@@ -88,3 +88,13 @@ def test_the_fastest_of_some_link_modes(modes: list[str], expected: int) -> None
 def test_an_interface_without_link_modes_or_without_existence_has_no_supported_speed() -> None:
     assert supported_speed("lo") == 0
     assert supported_speed("does-not-exist") == 0
+
+
+def test_a_representors_speed_is_not_the_ports(tmp_path: Path) -> None:
+    for name, port, speed in (("a-rep", "pf0vf0", "10000"), ("own", "p0", "-1")):
+        directory = tmp_path / "bus/pci/devices" / NIC / "net" / name
+        directory.mkdir(parents=True)
+        (directory / "phys_port_name").write_text(f"{port}\n")
+        (directory / "speed").write_text(f"{speed}\n")
+    speeds, _ = rated(tmp_path)
+    assert speeds.read(NIC, None, None) == 0

@@ -7,7 +7,7 @@ import struct
 from pyroute2 import IPRoute
 
 from driver.probes.net import NetdevProbe, in_use, link_facts
-from driver.probes.rtnetlink import RouteNetlink, default_route
+from driver.probes.rtnetlink import RouteNetlink, decode_link, default_route
 from tests.unit.driver.machines import Namespace, needs_root
 
 NIC, VF = "0000:18:00.0", "0000:18:00.1"
@@ -112,3 +112,13 @@ def test_a_veths_peer_is_not_below_it() -> None:
         {"index": 8, "kind": "macvlan", "IFLA_LINK": 4},
     ]
     assert in_use(links, {2, 6, 8}) == {2, 6, 8, 4, 5}
+
+
+def test_a_switch_port_says_its_switch_and_its_place_on_it() -> None:
+    def attribute(number: int, value: bytes) -> bytes:
+        return struct.pack("=HH", 4 + len(value), number) + value + bytes(-len(value) % 4)
+
+    body = struct.pack("=BxHiII", 0, 1, 7, 0, 0)
+    body += attribute(36, bytes.fromhex("00e0ec38ab05")) + attribute(38, b"pf0vf1\0")
+    found = decode_link(body)
+    assert (found["IFLA_PHYS_SWITCH_ID"], found["IFLA_PHYS_PORT_NAME"]) == ("00e0ec38ab05", "pf0vf1")
