@@ -15,6 +15,7 @@ from typing import Protocol
 from driver import overlay as overlays
 from driver.devices import Gpu, Inventory, Netdev, Nic, Place, RdmaDevice, Vf
 from driver.overlay import Overlay, Slots
+from driver.probes.mig_capabilities import MigCapabilityProbe
 from driver.probes.pci import PciFunction, PciProbe
 from driver.probes.rates import RatedSpeeds
 from driver.probes.rdma import RdmaProbe
@@ -52,12 +53,15 @@ class GpuSource(Protocol):
 
 
 class HostProbe:
-    """Reads this host: sysfs below a root, NVML, and netlink in the calling thread's network namespace."""
+    """Reads this host: sysfs and procfs below their roots, NVML, and netlink in the calling thread's network
+    namespace.
+    """
 
     def __init__(
         self,
         sysfs: Path = Path("/sys"),
         *,
+        proc: Path = Path("/proc"),
         gpus: GpuSource | None = None,
         netdevs: NetdevSource | None = None,
         overlay: Overlay | None = None,
@@ -68,6 +72,7 @@ class HostProbe:
         self._pci = PciProbe(sysfs)
         self._rdma = RdmaProbe(sysfs)
         self._rates = RatedSpeeds(self._sysfs)
+        self._mig_capabilities = MigCapabilityProbe(proc)
         self._gpus = gpus
         self._netdevs = netdevs
         self._overlay = overlay
@@ -136,7 +141,7 @@ class HostProbe:
             )  # 18 MB of memory that a node without GPUs need not spend
 
             self._gpus = NvmlProbe()
-        return self._gpus.read()
+        return {address: self._mig_capabilities.complete(gpu) for address, gpu in self._gpus.read().items()}
 
     def _say_silent(self, silent: list[PciFunction]) -> None:
         for gpu in silent:

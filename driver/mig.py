@@ -41,6 +41,8 @@ class MigInstance:
         gpu_instance, compute_instance: NVML's numbers on this GPU.
         start: first memory slice.
         compute_slices: of its GPU instance's, where it has not all of them; 0 where it has.
+        gpu_instance_minor, compute_instance_minor: numbers of the two ``/dev/nvidia-caps/nvidia-cap<minor>``
+            that open it; None where not known.
     """
 
     uuid: str
@@ -50,6 +52,8 @@ class MigInstance:
     start: int
     size: int
     compute_slices: int = 0
+    gpu_instance_minor: int | None = None
+    compute_instance_minor: int | None = None
 
 
 def label(profile_name: str) -> str:

@@ -129,6 +129,18 @@ def partition_name(gpu_address: str, profile_name: str, start: int, compute: int
     return name if compute is None else f"{name}-{compute}"
 
 
+def instance_name(gpu: Gpu, instance: MigInstance) -> str:
+    """Name of the device that a partition of the GPU, which is there, is published as."""
+    number = instance.compute_instance if instance.compute_slices else None
+    return partition_name(gpu.pci_address, _instance_profile(gpu, instance), instance.start, number)
+
+
+def _instance_profile(gpu: Gpu, instance: MigInstance) -> str:
+    found = (profile.name for profile in gpu.mig_profiles if profile.id == instance.profile)
+    name = next(found, f"profile{instance.profile}")
+    return f"{instance.compute_slices}c.{name}" if instance.compute_slices else name
+
+
 def _dynamic(gpu: Gpu, *, vfio: bool) -> Family:
     name = device_name(TYPE_GPU, gpu.pci_address)
     profiles = [profile for profile in gpu.mig_profiles if profile.placements]
@@ -167,14 +179,10 @@ def _instances(gpu: Gpu) -> tuple[Offer, ...]:
 
 
 def _instance(gpu: Gpu, instance: MigInstance, profile: MigProfile | None) -> Offer:
-    name = profile.name if profile is not None else f"profile{instance.profile}"
-    part = instance.compute_slices
-    if part:
-        name = f"{part}c.{name}"
     return Offer(
         TYPE_MIG,
-        partition_name(gpu.pci_address, name, instance.start, instance.compute_instance if part else None),
-        say.of_instance(gpu, instance, profile, name),
+        instance_name(gpu, instance),
+        say.of_instance(gpu, instance, profile, _instance_profile(gpu, instance)),
         say.profile_capacity(profile) if profile is not None else {},
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from driver.errors import PermanentError
@@ -27,17 +27,24 @@ def render(machine: Machine, dev_root: Path) -> Path:
         OSError: the directory cannot be written.
     """
     for name, number in nodes(machine):
-        path = dev_root / name
-        if _is_node(path, number):
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        try:
-            os.mknod(path, stat.S_IFCHR | 0o666, number)
-        except PermissionError as error:
-            raise PermanentError(f"{path}: cannot make a device node; the mock needs CAP_MKNOD") from error
-        path.chmod(0o666)
+        _make(dev_root / name, number)
     return dev_root
+
+
+def render_capabilities(minors: Set[int], dev_root: Path) -> None:
+    """Make ``nvidia-caps/nvidia-cap<minor>`` what MIG instances that are there now have.
+
+    Raises:
+        PermanentError, OSError: as `render`.
+    """
+    folder = dev_root / "nvidia-caps"
+    wanted = {f"nvidia-cap{minor}" for minor in minors}
+    for name in sorted(wanted):
+        _make(folder / name, _NULL)
+    if folder.is_dir():
+        for node in folder.iterdir():
+            if node.name not in wanted:
+                node.unlink(missing_ok=True)
 
 
 def remove(dev_root: Path) -> None:
@@ -56,6 +63,18 @@ def nodes(machine: Machine) -> Iterator[tuple[str, int]]:
         yield f"infiniband/uverbs{verbs_number(nic)}", _ZERO
         for vf in machine.vfs_of(nic):
             yield f"infiniband/uverbs{vf.verbs}", _ZERO
+
+
+def _make(path: Path, number: int) -> None:
+    if _is_node(path, number):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, number)
+    except PermissionError as error:
+        raise PermanentError(f"{path}: cannot make a device node; the mock needs CAP_MKNOD") from error
+    path.chmod(0o666)
 
 
 def _is_node(path: Path, number: int) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from driver.mock import dev, sysfs
+from driver.mock import dev, proc, sysfs
 from driver.mock.machine import Machine, load
 from driver.mock.netdev import MockNetdevs, ports
 from driver.mock.nvml import FakeNvml
@@ -14,10 +14,11 @@ from driver.mock.nvml import FakeNvml
 
 @dataclass(frozen=True, slots=True)
 class MockRoots:
-    """Where the real probes and CDI look instead of /sys and /dev."""
+    """Where the real probes and CDI look instead of /sys, /dev and /proc."""
 
     sysfs: Path
     dev: Path
+    proc: Path
 
 
 class MockHardware:
@@ -50,16 +51,21 @@ class MockHardware:
         roots = MockRoots(
             sysfs=sysfs.render(self.machine, self._directory),
             dev=dev.render(self.machine, self._directory / "dev"),
+            proc=self._directory / "proc",
         )
+        self._render_mig()
         self._netdevs.ensure(attached)
         return roots
 
     def mend(self, attached: Set[str] = frozenset()) -> list[str]:
-        """Make anew the VFs that died with their pods; returns their PCI addresses.
+        """Make anew the VFs that died with their pods, and return their PCI addresses; files of MIG instances
+        follow what NVML has.
 
         Raises:
             PermanentError: the kernel refuses.
+            OSError: the state directory cannot be written.
         """
+        self._render_mig()
         return self._netdevs.ensure(attached)
 
     def remove(self) -> None:
@@ -72,3 +78,9 @@ class MockHardware:
         self.nvml.uninstall()
         sysfs.remove(self._directory)
         dev.remove(self._directory / "dev")
+        proc.remove(self._directory / "proc")
+
+    def _render_mig(self) -> None:
+        minors = proc.capabilities(self.nvml)
+        proc.render(minors, self._directory / "proc")
+        dev.render_capabilities(set(minors.values()), self._directory / "dev")

@@ -19,6 +19,7 @@ import yaml
 from driver import overlay as overlays
 from driver.devices import Gpu, Inventory, Nic, Place, RdmaDevice, pci_address, pci_order
 from driver.errors import ConfigError
+from driver.mock.mig_products import Cut, cuts
 from driver.overlay import Overlay
 from driver.overlay_files import parse as parse_overlay
 from driver.topology import place, rails
@@ -62,9 +63,12 @@ class Function(_Data, frozen=True):
 
 
 class GpuFunction(Function, frozen=True):
-    """A GPU. `minor` is the number of ``/dev/nvidia<minor>``."""
+    """A GPU. `minor` is the number of ``/dev/nvidia<minor>``; with `mig` it is in MIG mode, and these are its
+    instances.
+    """
 
     minor: int
+    mig: tuple[Cut, ...] = ()
 
 
 class NicFunction(Function, frozen=True):
@@ -272,6 +276,11 @@ def _check(machine: Machine, source: str) -> None:
         for index, function in enumerate(functions):
             _check_path(function.path, f"{source}: {field}[{index}].path")
             claim(function.pci_address, f"{field}[{index}]")
+    for index, gpu in enumerate(machine.gpus):
+        try:
+            cuts(machine.gpu_model.product_name, gpu.mig)
+        except ConfigError as error:
+            raise ConfigError(str(error), path=f"{source}: gpus[{index}].mig") from error
     for index, nic in enumerate(machine.nics):
         if nic.vfs > machine.nic_model.total_vfs:
             raise ConfigError(

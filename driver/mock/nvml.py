@@ -44,9 +44,8 @@ class FakeNvml(MigFunctions):
     """
 
     def __init__(self, machine: Machine, node_name: str) -> None:
-        super().__init__()
+        super().__init__(machine)
         self.lost: set[str] = set()
-        self._machine = machine
         self._node_name = node_name
         self._open = 0
         self._functions = {

@@ -1,8 +1,7 @@
 """MIG in the stand-in NVML: mode, profiles, placements, instances, as the C library would answer.
 
-The profiles of real products are data (``driver/mock/mig``). An instance is made only where its memory
-slices are free and its profile is not used up, as on hardware; each has a UUID made from node, GPU, profile
-and place.
+An instance is made only where its memory slices are free and its profile is not used up, as on hardware; each
+has a UUID made from node, GPU, profile and place.
 """
 
 # ruff: noqa: N802 (methods carry the names of the C functions)
@@ -10,19 +9,16 @@ and place.
 from __future__ import annotations
 
 import ctypes
-import functools
 import hashlib
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any
 
-import msgspec
 import pynvml
-import yaml
 
 from driver.mock.machine import GpuFunction, Machine
+from driver.mock.mig_products import Product, Profile, cuts, products
 
 MIG_DEVICE_HANDLES = 0x200000
 _GPU_INSTANCE_HANDLES = 0x300000
@@ -31,43 +27,6 @@ _HANDLES_PER_GPU = 0x100
 _MAX_INSTANCES = 7
 _COMPUTE_PROFILES = {0: 1, 1: 2, 2: 3, 3: 4, 4: 7, 5: 8, 6: 6}
 """NVML_COMPUTE_INSTANCE_PROFILE_<n>_SLICE → n."""
-
-
-class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line of a product's file; see there."""
-
-    profile: int
-    id: int
-    name: str
-    slices: int
-    memory_mib: int
-    sm: int
-    ce: int
-    dec: int
-    jpeg: int
-    ofa: int
-    starts: tuple[int, ...]
-    size: int
-    instances: int
-
-
-class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The MIG profiles of some products of one kind."""
-
-    sources: tuple[str, ...]
-    products: tuple[str, ...]
-    profiles: tuple[Profile, ...]
-
-
-@functools.cache
-def products() -> dict[str, Product]:
-    """Every product that we know the profiles of, by its name in NVML."""
-    found: dict[str, Product] = {}
-    for entry in resources.files("driver.mock.mig").iterdir():
-        if entry.name.endswith(".yaml"):
-            product = msgspec.convert(yaml.safe_load(entry.read_text(encoding="utf-8")), Product)
-            found.update(dict.fromkeys(product.products, product))
-    return found
 
 
 @dataclass(slots=True)
@@ -85,13 +44,19 @@ class _Instance:
 class MigFunctions:
     """The C functions of MIG; `FakeNvml` adds them to its own."""
 
-    _machine: Machine
     _node_name: str
 
-    def __init__(self) -> None:
-        self.mig_mode: set[str] = set()
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.mig_mode: set[str] = {gpu.pci_address for gpu in machine.gpus if gpu.mig}
         """PCI addresses of the GPUs that have MIG mode on."""
-        self._instances: dict[str, dict[int, _Instance]] = {}
+        self._instances: dict[str, dict[int, _Instance]] = {
+            gpu.pci_address: {
+                number: _Instance(number, profile, start, {0: profile.slices})
+                for number, (profile, start) in enumerate(cuts(machine.gpu_model.product_name, gpu.mig), 1)
+            }
+            for gpu in machine.gpus
+        }
 
     def _of_handle(self, handle: Any, fill: Callable[[GpuFunction], int]) -> int:
         raise NotImplementedError
@@ -110,6 +75,11 @@ class MigFunctions:
         return [
             (i, c) for _, i in sorted(self._instances.get(address, {}).items()) for c in sorted(i.compute)
         ]
+
+    def mig_numbers(self) -> list[tuple[int, int, int]]:
+        """GPU's minor, GPU instance and compute instance of all MIG devices."""
+        gpus = self._machine.gpus
+        return [(gpu.minor, i.id, c) for gpu in gpus for i, c in self.mig_devices(gpu.pci_address)]
 
     def mig_uuid(self, address: str, instance: _Instance, compute: int) -> str:
         """UUID of a MIG device."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from driver.devices import Inventory, Netdev
 from driver.inventory import HostProbe
-from driver.mock import sysfs
+from driver.mock import proc, sysfs
 from driver.mock.machine import Machine
 from driver.mock.nvml import FakeNvml
 from driver.overlay import Overlay
@@ -46,8 +46,11 @@ def read(machine: Machine, overlay: Overlay | None = None) -> Inventory:
     nvml = FakeNvml(machine, "node")
     with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as directory:
         root = sysfs.render(machine, Path(directory))
+        files = proc.render(proc.capabilities(nvml), Path(directory) / "proc")
         nvml.install()
         try:
-            return HostProbe(root, netdevs=FileNetdevs(machine), overlay=overlay, strict=True).read()
+            return HostProbe(
+                root, proc=files, netdevs=FileNetdevs(machine), overlay=overlay, strict=True
+            ).read()
         finally:
             nvml.uninstall()

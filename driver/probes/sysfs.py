@@ -1,4 +1,4 @@
-"""Reading sysfs without ever falling over it.
+"""Reading sysfs (and procfs) without ever falling over it.
 
 Hardware disappears between a listing and a read, firmware writes nonsense, and kernels leave files out.
 Each such thing is one log line that names the path (once for each reader, since probes run again and
@@ -22,10 +22,11 @@ StrPath = str | os.PathLike[str]
 
 
 class SysfsReader:
-    """Reads attribute files below one sysfs root, which may be a rendered tree."""
+    """Reads attribute files below one root, which may be a rendered tree; `source` is its name in the log."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, source: str = "sysfs") -> None:
         self.root = root
+        self._source = source
         self._said: set[str] = set()
 
     def names(self, relative: str) -> list[str]:
@@ -97,4 +98,4 @@ class SysfsReader:
         line = f"{path} {what}"
         if line not in self._said:
             self._said.add(line)
-            log.warning("sysfs: %s", line)
+            log.warning("%s: %s", self._source, line)

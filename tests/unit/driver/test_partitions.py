@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from driver.devices import Gpu, Inventory, Netdev, Nic, RdmaDevice
 from driver.kube.objects import Device, ResourceSlice
 from driver.mig import MigInstance, MigProfile, label
-from driver.mock.nvml_mig import products
+from driver.mock.mig_products import products
 from driver.partitions import MigMode, partition_name
 from driver.slices import SliceOptions, build
 from tests.unit.driver.machines import a_gpu, a_nic
