@@ -26,6 +26,7 @@ from controller.state import ClusterState, NodeRecord
 from driver.kube.objects import Pod, ResourceClaim
 
 _KEPT = 100_000
+_POOLS_NAMED = 2
 _NEAREST_KEPT = 256
 _NODES_ASKED = 4
 """For the nearest change: so many nodes, each with another reason."""
@@ -95,6 +96,7 @@ class Chooser:
         misfits: Counter[str] = Counter()
         refusals: list[Refusal] = []
         refused: dict[str, str] = {}
+        bad_pools: dict[str, None] = {}
         found: list[Option] = []
         shape = msgspec.json.encode([claim.spec for claim in wanted], order="sorted")
         possible: list[tuple[int, int, str, NodeRecord]] = []
@@ -112,6 +114,8 @@ class Chooser:
             verdict = self._allocate(wanted, record, shape)
             if isinstance(verdict, Refusal):
                 refusals.append(verdict)
+                for bad in record.index.bad_pools if record.index is not None else ():
+                    bad_pools[f"pool {bad.pool.name} is not used: {bad.reason}"] = None
                 if not verdict.permanent and not verdict.gave_up:
                     refused.setdefault(verdict.message, name)
                 continue
@@ -121,7 +125,7 @@ class Chooser:
         if found:
             return Choice(best=min(found, key=lambda option: option.order))
         return Choice(
-            why_not=_why_not(refusals, misfits, self._settings.driver_name),
+            why_not=_why_not(refusals, misfits, list(bad_pools), self._settings.driver_name),
             permanent=bool(refusals) and all(refusal.permanent for refusal in refusals),
             refused=tuple(refused.values()),
         )
@@ -246,13 +250,16 @@ class Chooser:
         return verdict
 
 
-def _why_not(refusals: Sequence[Refusal], misfits: Mapping[str, int], driver_name: str) -> str:
+def _why_not(
+    refusals: Sequence[Refusal], misfits: Mapping[str, int], bad_pools: Sequence[str], driver_name: str
+) -> str:
     parts = [aggregate(refusals)] if refusals else []
     if misfits:
         reasons = [
             f"{n} × {reason}" for reason, n in sorted(misfits.items(), key=lambda item: (-item[1], item[0]))
         ]
         parts.append(f"{sum(misfits.values())} nodes do not fit the pod: {'; '.join(reasons[:5])}")
+    parts += bad_pools[:_POOLS_NAMED]
     return (
-        ". ".join(parts) or f"no node that may be used publishes devices of {driver_name} for the controller"
+        "; ".join(parts) or f"no node that may be used publishes devices of {driver_name} for the controller"
     )
