@@ -122,6 +122,8 @@ class Chooser:
             found.append(Option(missing, verdict, name))
             if len(found) >= self._settings.enough_nodes:
                 break
+        if not self._state.nodes and not self._state.managed_only:
+            return Choice(why_not="there is no node")
         if found:
             return Choice(best=min(found, key=lambda option: option.order))
         return Choice(
@@ -260,6 +262,4 @@ def _why_not(
         ]
         parts.append(f"{sum(misfits.values())} nodes do not fit the pod: {'; '.join(reasons[:5])}")
     parts += bad_pools[:_POOLS_NAMED]
-    return (
-        "; ".join(parts) or f"no node that may be used publishes devices of {driver_name} for the controller"
-    )
+    return "; ".join(parts) or f"no node publishes devices of {driver_name} for the controller"

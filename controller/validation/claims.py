@@ -7,6 +7,7 @@ two the API server takes, and all three are answers about one claim.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -176,8 +177,7 @@ def _opaque(
         try:
             alignment = decode_user(document)
         except ConfigError as error:
-            path = f"{field}.parameters.{error.path}".rstrip(".")
-            yield Fault(path, _at(document, error.path), _right(error))
+            yield _told(f"{field}.parameters", document, error)
             return
         for side, name in (("gpus", alignment.pairs.gpus), ("nics", alignment.pairs.nics)):
             if names is not None and name not in names:
@@ -194,6 +194,12 @@ def _at(document: object, path: str) -> object:
     return document
 
 
-def _right(error: ConfigError) -> str:
-    """The decoder's message says what would be right; it begins with the path."""
-    return str(error).removeprefix(f"{error.path}: ")
+def _told(field: str, document: dict[str, object], error: ConfigError) -> Fault:
+    """The decoder's message, which begins with the path, as a fault."""
+    says = str(error).removeprefix(f"{error.path}: ")
+    path, value = error.path, _at(document, error.path)
+    unknown = re.search(r"unknown field `([^`]+)`", says)
+    if unknown:
+        path = f"{path}.{unknown[1]}".lstrip(".")
+        return Fault(f"{field}.{path}", _at(document, path), "no such field: it is unknown here")
+    return Fault(f"{field}.{path}".rstrip("."), value, "", says)
