@@ -164,7 +164,7 @@ class Plugin:
         overlay = self._overlay()
         if not settings.mock_machine:
             self._watcher = self._watch(settings.sysfs, settings.dev_root)
-            probe = HostProbe(settings.sysfs, overlay=overlay)
+            probe = HostProbe(settings.sysfs, proc=settings.procfs, overlay=overlay)
             return Machine(probe, settings.dev_root, self._away)
         from driver.mock.hardware import MockHardware
 
@@ -176,7 +176,8 @@ class Plugin:
         )
         roots = hardware.install(frozenset(self._away()))
         self._watcher = self._watch(roots.sysfs, roots.dev)
-        probe = HostProbe(roots.sysfs, overlay=overlay or hardware.machine.load_overlay())
+        overlay = overlay or hardware.machine.load_overlay()
+        probe = HostProbe(roots.sysfs, proc=roots.proc, overlay=overlay)
         return Machine(probe, roots.dev, self._away, hardware.mend)
 
     def _overlay(self) -> Overlay | None:
@@ -296,6 +297,8 @@ class Plugin:
                 self._publisher.look_at_lost()
         except (TandemError, OSError) as error:
             log.error("the machine cannot be read: %s", error)  # noqa: TRY400
+        except Exception:  # what was read before serves on
+            log.exception("the machine cannot be read")
 
     def _read(self) -> Inventory:
         with self._watcher.reading():
