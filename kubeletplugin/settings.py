@@ -49,6 +49,7 @@ class Settings:
     cdi_dir: Path
     run_dir: Path
     sysfs: Path
+    procfs: Path
     dev_root: Path
     overlay: Path | None
     overlay_dir: Path | None
@@ -122,6 +123,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> S
     option("cdi-dir", "/var/run/cdi", "where the container runtime looks for CDI files")
     option("run-dir", "/run/tandem", "socket of the CNI shim, and pod records")
     option("sysfs", "/sys", "where sysfs is mounted")
+    option("procfs", "/proc", "where procfs is mounted: NVIDIA's part of it tells the nodes of MIG instances")
     option("dev-root", "/dev", "where the host has its character devices")
     option("overlay", "", "file that corrects the PCIe tree (docs/overlay.md); empty: none")
     option(
@@ -129,7 +131,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> S
         "",
         f"folder of such files; the Node's label {OVERLAY_LABEL} names one, without it there is none",
     )
-    option("mig", "off", "GPUs in MIG mode: as the instances that they have, or not", choices=_MIG)
+    option("mig", "static", "GPUs in MIG mode: as the instances that they have, or not", choices=_MIG)
     option("shared", "", f"types of devices that claims may share by capacity, of {', '.join(_SHARED)}")
     option("publish-filter", "", "YAML file that says which devices are published; empty: all")
     option("cni-shim", shutil.which(SHIM) or "", "CNI shim to put on the host; empty: none")
@@ -174,6 +176,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> S
         cdi_dir=Path(values.cdi_dir),
         run_dir=Path(values.run_dir),
         sysfs=Path(values.sysfs),
+        procfs=Path(values.procfs),
         dev_root=Path(values.dev_root),
         overlay=Path(values.overlay) if values.overlay else None,
         overlay_dir=Path(values.overlay_dir) if values.overlay_dir else None,

@@ -40,13 +40,13 @@ def test_a_variable_may_only_say_what_the_option_may() -> None:
 
 
 def test_what_is_published_follows_the_settings(tmp_path: Path) -> None:
-    assert parse([], {}).slice_options() == SliceOptions(mig="off")
+    assert parse([], {}).slice_options() == SliceOptions()
     rules = tmp_path / "rules.yaml"
     rules.write_text("withhold: [{type: nic}]")
-    chosen = ["--allocation=scheduler", "--mig=static", "--shared=gpu, vf", f"--publish-filter={rules}"]
+    chosen = ["--allocation=scheduler", "--mig=off", "--shared=gpu, vf", f"--publish-filter={rules}"]
     options = parse(chosen, {}).slice_options()
     assert not options.controller_taint
-    assert (options.mig, options.shared) == ("static", frozenset({"gpu", "vf"}))
+    assert (options.mig, options.shared) == ("off", frozenset({"gpu", "vf"}))
     assert options.filter.withholds("x", {"type": DeviceAttribute(string="nic")})
 
 
