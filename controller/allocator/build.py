@@ -40,8 +40,8 @@ class Builder:
     def build(
         self, claims: Sequence[ParsedClaim], chosen: Sequence[Chosen], free: Collection[int] = ()
     ) -> Problem:
-        """The problem of meeting all `chosen` at once; demands stand in their order. No constraint or
-        capacity holds for those in `free`.
+        """The problem of meeting all `chosen` at once; demands stand in their order. No constraint
+        holds for those in `free`, nor does the capacity of their last device.
         """
         several = len(claims) > 1
         constraints: list[tuple[str, DeviceConstraint, tuple[int, ...]]] = []
@@ -149,7 +149,7 @@ class Builder:
         return {value: frozenset(indices) for value, indices in found.items()}
 
     def _counter_budgets(self, kinds: Sequence[Kind], demands: Sequence[Demand]) -> list[Budget]:
-        weights: dict[Counter, dict[Use, Fraction | int]] = {}
+        weights: dict[Counter, dict[Use, Fraction]] = {}
         once = frozenset(index for index, kind in enumerate(kinds) if kind.shared)
         for index, kind in enumerate(kinds):
             if self._taken.draws_nothing(kind.devices[0]):
@@ -160,7 +160,7 @@ class Builder:
                     if index in demand.kinds:
                         weights.setdefault(counter, {})[demand_index, index] = amount
         return [
-            Budget(
+            Budget.of(
                 f"counter {name} of {counter_set}",
                 quantity.parse(self._node.counters[pool, counter_set, name])
                 - self._taken.spent.get((pool, counter_set, name), 0),
@@ -186,14 +186,14 @@ class Builder:
                 i: part
                 for i, demand in enumerate(demands)
                 if index in demand.kinds
-                and i not in free
+                and (i not in free or chosen[i].found.free[-1] != kind.devices[0])
                 and (part := share(first.device, chosen[i].ask.capacity))
             }
             held = self._taken.shared.get(kind.devices[0], {})
             for name, capacity in first.device.capacity.items():
                 left = quantity.parse(capacity.value) - held.get(name, Fraction(0))
                 weights = {(i, index): part.amounts[name] for i, part in parts.items()}
-                yield Budget(f"capacity {name} of {first.id.device}", left, weights)
+                yield Budget.of(f"capacity {name} of {first.id.device}", left, weights)
 
 
 def concerns(constraint: DeviceConstraint, ask: Ask, claim: ParsedClaim) -> bool:
@@ -212,7 +212,7 @@ def _admin_budgets(kinds: Sequence[Kind], demands: Sequence[Demand]) -> Iterable
         other = plain.get(kind.devices)
         if kind.admin is None or other is None:
             continue
-        weights: dict[Use, Fraction | int] = {}
+        weights: dict[Use, int] = {}
         for i, demand in enumerate(demands):
             if index in demand.kinds:
                 weights[i, index] = 1

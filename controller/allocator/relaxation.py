@@ -19,6 +19,8 @@ Uses = dict[int, dict[int, int]]
 """Numbers of devices by demand, by kind."""
 
 _CONTENDED: Final = 10_000
+_THIRSTY: Final = 40
+"""What it costs to use up a whole budget at once: less than to strand a device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Relaxation:
         self._plain = [i for i in range(len(problem.demands)) if i not in paired]
         self._pairs_in_all = sum(max(self._want(p)) for p in problem.pairings)
         self._known: dict[Hashable, Paired | int] = {}
+        self._thirst = _thirst(problem)
 
     def bound(self, node: Node) -> int | TooFewPairs:
         """What the pairs' tiers cost at least."""
@@ -223,7 +226,8 @@ class Relaxation:
                     uses[demand][kind] = least
                     missing -= least
                 if count > least:
-                    edges[demand, kind] = net.edge(at, place[kind], count - least)
+                    thirst = self._thirst.get((demand, kind), 0)
+                    edges[demand, kind] = net.edge(at, place[kind], count - least, thirst)
             if missing < 0:
                 return None
             net.edge(source, at, missing)
@@ -268,3 +272,13 @@ class Relaxation:
                 (self._problem.kinds[k].cost + self._problem.kinds[k].avoid for k in there), default=0
             )
         return missing, pity, spare
+
+
+def _thirst(problem: Problem) -> dict[Use, int]:
+    """Among equals, what draws least from counters and capacities is taken."""
+    thirst: dict[Use, int] = {}
+    for budget in problem.budgets:
+        for use, weight in budget.weights.items():
+            share = min(_THIRSTY, _THIRSTY * weight // budget.limit) if budget.limit > 0 else _THIRSTY
+            thirst[use] = max(thirst.get(use, 0), share)
+    return thirst

@@ -50,6 +50,7 @@ class Part:
     main: str
     candidates: tuple[Device, ...]
     count: int
+    matching: tuple[Device, ...] = ()  # where all of them are wanted
 
 
 Placement = Mapping[tuple[int, str], tuple[str, ...]]
@@ -96,6 +97,11 @@ def usable(case: Case, device: Device, tolerations: Sequence[DeviceToleration]) 
 
 def choices(case: Case, matcher: Matcher) -> Iterator[list[Part]]:
     """All ways to choose subrequests, in order of preference."""
+    return (list(parts) for parts in itertools.product(*ways(case, matcher)))
+
+
+def ways(case: Case, matcher: Matcher) -> list[list[Part]]:
+    """By request of the claims, the ways to meet it in order of preference."""
     options = []
     for index, claim in enumerate(case.claims):
         for request in claim.spec.devices.requests:
@@ -115,10 +121,11 @@ def choices(case: Case, matcher: Matcher) -> Iterator[list[Part]]:
                         d for d in matching if any(t.key == "tandem-dra.io/controller" for t in d.taints)
                     ]
                 free = tuple(d for d in matching if usable(case, d, wish.tolerations))
+                everything = tuple(matching) if wish.allocation_mode == "All" else ()
                 count = len(matching) if wish.allocation_mode == "All" else wish.count
-                parts.append(Part(index, name, request.name, free, count))
+                parts.append(Part(index, name, request.name, free, count, everything))
             options.append(parts)
-    return (list(parts) for parts in itertools.product(*options))
+    return options
 
 
 def placements(case: Case, parts: Sequence[Part]) -> Iterator[Placement]:
@@ -194,6 +201,87 @@ def broken(case: Case, parts: Sequence[Part], placement: Placement) -> list[str]
             if drawing and spent + before > Fraction(limit):
                 faults.append(f"{counter} of {set_name} is overdrawn")
     return faults
+
+
+class AllMismatchError(Exception):
+    """Kubernetes came to an `All` of which a match constraint rules a device out."""
+
+
+def first(case: Case, matcher: Matcher) -> list[str] | None:
+    """The requests (or subrequests) of the solution that Kubernetes' depth-first search comes to first; None
+    where there is none, or an error before it.
+    """
+    stages = ways(case, matcher)
+
+    def fits(placed: list[tuple[Part, Device]]) -> bool:
+        """All rules but matchAttribute, for what is placed so far."""
+        parts = [Part(p.claim, p.name, p.main, (d,), 1) for p, d in placed]
+        names: dict[tuple[int, str], tuple[str, ...]] = {}
+        for part, one in placed:
+            names[part.claim, part.name] = (*names.get((part.claim, part.name), ()), one.name)
+        counted = [Part(p.claim, p.name, p.main, p.candidates, len(names[p.claim, p.name])) for p in parts]
+        faults = broken(case, counted, names)
+        return not [f for f in faults if "match" not in f and "no candidate" not in f]
+
+    def agree(placed: list[tuple[Part, Device]]) -> bool:
+        for index, claim in enumerate(case.claims):
+            for rule in claim.spec.devices.constraints:
+                if rule.match_attribute:
+                    values = {
+                        attribute(one, rule.match_attribute)
+                        for part, one in placed
+                        if part.claim == index
+                        and (not rule.requests or {part.main, part.name} & set(rule.requests))
+                    }
+                    if None in values or len(values) > 1:
+                        return False
+        return True
+
+    def take_all(part: Part, placed: list[tuple[Part, Device]]) -> list[tuple[Part, Device]] | None:
+        for one in part.matching:
+            if one not in part.candidates or any(one is d for _, d in placed):
+                return None
+            placed = [*placed, (part, one)]
+            if not fits(placed):
+                return None
+            if not agree(placed):
+                raise AllMismatchError
+        return placed or None
+
+    def go(number: int, placed: list[tuple[Part, Device]]) -> list[str] | None:
+        if number == len(stages):
+            return [name for _, name in dict.fromkeys((part.claim, part.name) for part, _ in placed)]
+        for part in stages[number]:
+            if not part.count or sum(p.claim == part.claim for p, _ in placed) + part.count > 32:
+                continue
+            if part.matching:
+                all_placed = take_all(part, placed)
+                found = go(number + 1, all_placed) if all_placed is not None else None
+            else:
+                found = take(number, part, placed, part.candidates, part.count)
+            if found is not None:
+                return found
+        return None
+
+    def take(
+        number: int, part: Part, placed: list[tuple[Part, Device]], left: tuple[Device, ...], count: int
+    ) -> list[str] | None:
+        if not count:
+            return go(number + 1, placed)
+        for at, one in enumerate(left):
+            if any(one is d for _, d in placed):
+                continue
+            more = [*placed, (part, one)]
+            if agree(more) and fits(more):
+                found = take(number, part, more, left[at + 1 :], count - 1)
+                if found is not None:
+                    return found
+        return None
+
+    try:
+        return go(0, [])
+    except AllMismatchError:
+        return None
 
 
 @dataclass(frozen=True)
