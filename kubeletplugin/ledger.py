@@ -42,6 +42,12 @@ _TO_ATTACHED = (
 _TO_DETACHING = (
     "UPDATE attachments SET state = 'detaching' WHERE claim_uid = ? AND device = ? AND container_id = ?"
 )
+_HOLDER = (
+    "SELECT device, uid, namespace, name FROM claims JOIN devices ON claim_uid = uid"
+    " WHERE exclusive AND uid != ?"
+    " AND (device IN (?, ?) OR device GLOB 'mig-*' AND json_extract(plan, '$.parent') = ?)"
+)
+"""Of a device, of what it is a part of, or of a part of it (the names keep this to an index's few rows)."""
 _IN_ORDER = "ORDER BY a.claim_uid, a.position"
 
 
@@ -62,11 +68,17 @@ class ClaimRecord:
 
 
 class DeviceHeldError(RetryableError):
-    """Another claim has a device. Attributes: `device`; `holder`, `holder_uid`: that claim."""
+    """Another claim has a device. Attributes: `device`; `holder`, `holder_uid`: that claim.
 
-    def __init__(self, claim: str, device: str, holder: str, holder_uid: str) -> None:
+    `wanted` is the device of this claim where it is a part of `device`, or the other way round.
+    """
+
+    def __init__(
+        self, claim: str, device: str, holder: str, holder_uid: str, *, wanted: str | None = None
+    ) -> None:
+        shares = f"{wanted} shares the GPU of {device}, which" if wanted not in (None, device) else device
         super().__init__(
-            f"claim {claim}: device {device} is still held by claim {holder} ({holder_uid}) on this node"
+            f"claim {claim}: device {shares} is still held by claim {holder} ({holder_uid}) on this node"
         )
         self.device = device
         self.holder = holder
@@ -175,13 +187,10 @@ class Ledger:
         """
         with self._db.write(durable=False) as db:
             for device in plan.devices:
-                row = db.execute(
-                    "SELECT uid, namespace, name FROM claims JOIN devices ON claim_uid = uid"
-                    " WHERE device = ? AND exclusive AND uid != ?",
-                    (device.device, plan.uid),
-                ).fetchone()
+                row = db.execute(_HOLDER, (plan.uid, device.device, device.parent, device.device)).fetchone()
                 if row and device.exclusive:
-                    raise DeviceHeldError(plan.title, device.device, f"{row[1]}/{row[2]}", row[0])
+                    held, uid, namespace, name = row
+                    raise DeviceHeldError(plan.title, held, f"{namespace}/{name}", uid, wanted=device.device)
             db.execute(
                 "INSERT INTO claims VALUES (?, ?, ?, 'preparing', ?, ?, ?)",
                 (plan.uid, plan.namespace, plan.name, self.instance, plan.joinable, self._clock()),

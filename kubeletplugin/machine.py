@@ -120,8 +120,9 @@ def at_home(now: Inventory, before: Inventory, away: Away) -> Inventory:
 
 def _dev_nodes(dev_root: Path) -> frozenset[str]:
     """Names of what can be handed to a container, below /dev."""
-    names = {entry.name for entry in os.scandir(dev_root) if entry.name.startswith("nvidia")}
-    infiniband = dev_root / "infiniband"
-    if infiniband.is_dir():
-        names |= {f"infiniband/{entry.name}" for entry in os.scandir(infiniband)}
+    entries = os.scandir(dev_root)
+    names = {entry.name for entry in entries if entry.name.startswith("nvidia") and not entry.is_dir()}
+    for folder in ("infiniband", "nvidia-caps"):
+        if (dev_root / folder).is_dir():
+            names |= {f"{folder}/{entry.name}" for entry in os.scandir(dev_root / folder)}
     return frozenset(names)

@@ -12,14 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from driver.config import PlacedInterface, PlacedPair
-from driver.devices import Gpu, Inventory, Nic, RdmaDevice, Vf
+from driver.devices import Inventory, Nic, RdmaDevice, Vf
 from driver.errors import ConfigError, RetryableError
-from driver.names import TYPE_GPU, TYPE_NIC, TYPE_VF, device_name
+from driver.names import TYPE_NIC, TYPE_VF, device_name
+from kubeletplugin import gpus
 from kubeletplugin.attach.store import Attachment
 from kubeletplugin.claims import AllocatedClaim, ClaimedDevice, ClaimError, Consumer
-
-GPU_NODES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
-"""Nodes that all GPUs share; a container gets those that the host has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +40,7 @@ class PlannedDevice:
         nodes: character devices that it brings.
         rdma_device: ``mlx5_3``, empty where it has none.
         pairs: the controller's pairs that it belongs to.
+        parent: the device that it is a part of, which nobody else may have; empty for a whole one.
     """
 
     request: str
@@ -54,6 +53,7 @@ class PlannedDevice:
     nodes: tuple[DeviceNode, ...] = ()
     rdma_device: str = ""
     pairs: tuple[PlacedPair, ...] = ()
+    parent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +101,10 @@ def plan(claim: AllocatedClaim, facts: NodeFacts, taken_interfaces: Iterable[str
 
     Raises:
         DeviceMissingError: a device, its character device or its interface is not there.
-        ClaimError: the controller's decision does not fit the results.
+        ClaimError: the controller's decision does not fit the results, or a device is none that we prepare.
     """
     title = f"{claim.namespace}/{claim.name}"
-    gpus = {device_name(TYPE_GPU, gpu.pci_address): gpu for gpu in facts.inventory.gpus}
+    known = gpus.by_name(facts.inventory)
     functions = _functions(facts.inventory)
     interfaces = _interfaces(claim, title, functions, taken_interfaces)
     devices: list[PlannedDevice] = []
@@ -112,8 +112,10 @@ def plan(claim: AllocatedClaim, facts: NodeFacts, taken_interfaces: Iterable[str
     for result in claim.devices:
         pairs = claim.placement.pairs if claim.placement else ()
         mine = tuple(pair for pair in pairs if result.device in (pair.gpu, pair.nic))
-        if result.device in gpus:
-            devices.append(_gpu(title, result, gpus[result.device], facts, mine))
+        if reason := gpus.never_prepared(result.device):
+            raise ClaimError(title, f"device {result.device} {reason}")
+        if result.device in known:
+            devices.append(_gpu(title, result, known[result.device], facts, mine))
         elif result.device in functions:
             function = functions[result.device]
             devices.append(_nic(title, result, function, facts, mine))
@@ -131,7 +133,7 @@ def plan(claim: AllocatedClaim, facts: NodeFacts, taken_interfaces: Iterable[str
                 )
             )
         else:
-            raise DeviceMissingError(title, result.device, "is allocated but not on this node now")
+            raise DeviceMissingError(title, result.device, gpus.absence(result.device))
     return Plan(
         uid=claim.uid,
         namespace=claim.namespace,
@@ -160,24 +162,28 @@ def _functions(inventory: Inventory) -> Mapping[str, Nic | Vf]:
 
 
 def _gpu(
-    title: str, result: ClaimedDevice, gpu: Gpu, facts: NodeFacts, pairs: tuple[PlacedPair, ...]
+    title: str,
+    result: ClaimedDevice,
+    gpu: gpus.GpuDevice,
+    facts: NodeFacts,
+    pairs: tuple[PlacedPair, ...],
 ) -> PlannedDevice:
-    """The GPU's nodes, and its UUID in a variable.
+    """The nodes of a GPU or MIG instance, and its UUID in a variable.
 
     CDI alone decides which GPUs a container sees. ``NVIDIA_VISIBLE_DEVICES=void`` tells a NVIDIA runtime
     that also serves the node not to add GPUs by the image's variable (``all`` in CUDA images).
     """
-    if gpu.minor is None:
-        raise DeviceMissingError(title, result.device, "has no character device (NVML names no minor number)")
-    names = [f"nvidia{gpu.minor}", *(name for name in GPU_NODES if name in facts.dev_nodes)]
-    if names[0] not in facts.dev_nodes:
-        raise DeviceMissingError(title, result.device, f"has no character device {facts.dev_root}/{names[0]}")
+    if gpu.problem:
+        raise DeviceMissingError(title, result.device, gpu.problem)
+    _require(title, result, gpu.nodes, facts)
+    names = [*gpu.nodes, *(name for name in gpus.SHARED_NODES if name in facts.dev_nodes)]
     return _planned(
         result,
         cdi_name=result.device,
         env=(("NVIDIA_VISIBLE_DEVICES", "void"), (variable(result.device), gpu.uuid)),
         nodes=_nodes(names, facts),
         pairs=pairs,
+        parent=gpu.parent,
     )
 
 
@@ -187,9 +193,7 @@ def _nic(
     """The function's RDMA nodes. Its CDI name is its PCI address, which Multus 4.2 takes for the ID."""
     rdma: RdmaDevice | None = function.rdma
     names = rdma.char_devices if rdma else ()
-    for name in names:
-        if name not in facts.dev_nodes:
-            raise DeviceMissingError(title, result.device, f"has no character device {facts.dev_root}/{name}")
+    _require(title, result, names, facts)
     return _planned(
         result,
         cdi_name=function.pci_address,
@@ -208,6 +212,7 @@ def _planned(
     nodes: tuple[DeviceNode, ...],
     pairs: tuple[PlacedPair, ...],
     rdma_device: str = "",
+    parent: str = "",
 ) -> PlannedDevice:
     return PlannedDevice(
         request=result.request,
@@ -220,7 +225,14 @@ def _planned(
         nodes=nodes,
         rdma_device=rdma_device,
         pairs=pairs,
+        parent=parent,
     )
+
+
+def _require(title: str, result: ClaimedDevice, names: Iterable[str], facts: NodeFacts) -> None:
+    for name in names:
+        if name not in facts.dev_nodes:
+            raise DeviceMissingError(title, result.device, f"has no character device {facts.dev_root}/{name}")
 
 
 def _nodes(names: Iterable[str], facts: NodeFacts) -> tuple[DeviceNode, ...]:

@@ -25,6 +25,10 @@ def device(name: str, *, exclusive: bool = True) -> PlannedDevice:
     return PlannedDevice("r", "pool", name, None, exclusive, name, (("A", "b"),))
 
 
+WHOLE = device("gpu-0")
+PART = replace(device("mig-0-1g-10gb-0"), parent="gpu-0")
+
+
 def plan(uid: str, *names: str, pods: tuple[str, ...] = ("pod",), joinable: bool = False) -> Plan:
     nics = [name for name in names if name.startswith("vf")]
     return Plan(
@@ -84,6 +88,27 @@ def test_a_device_is_in_one_claim_only_and_the_refused_claim_leaves_nothing(ledg
         ledger.begin_prepare(plan("b", "gpu-2", "gpu-1"))
     assert error.value.holder_uid == "a"
     assert (ledger.claim("b"), ledger.holder("gpu-2")) == (None, None)
+
+
+@pytest.mark.parametrize(("first", "second"), [(PART, WHOLE), (WHOLE, PART)])
+def test_a_gpu_and_a_part_of_it_are_not_in_two_claims(
+    ledger: Ledger, first: PlannedDevice, second: PlannedDevice
+) -> None:
+    ledger.begin_prepare(replace(plan("a"), devices=(first,)))
+    with pytest.raises(DeviceHeldError, match=f"{second.device} shares the GPU of {first.device}") as error:
+        ledger.begin_prepare(replace(plan("b"), devices=(second,)))
+    assert (error.value.device, error.value.holder_uid) == (first.device, "a")
+    ledger.forget("a")
+    ledger.begin_prepare(replace(plan("b"), devices=(second,)))
+
+
+def test_parts_of_one_gpu_and_of_others_do_not_touch_each_other(ledger: Ledger) -> None:
+    other = replace(PART, device="mig-0-1g-10gb-1")
+    elsewhere = replace(WHOLE, device="gpu-1")
+    monitoring = replace(WHOLE, exclusive=False)
+    for uid, wanted in (("a", PART), ("b", other), ("c", elsewhere), ("d", monitoring)):
+        ledger.begin_prepare(replace(plan(uid), devices=(wanted,)))
+    assert len(ledger.claims()) == 4
 
 
 def test_two_processes_cannot_record_one_device_either(path: Path, ledger: Ledger) -> None:

@@ -45,13 +45,18 @@ def test_what_is_at_home_and_lost_its_rdma_device_has_lost_it() -> None:
 
 
 def test_facts_are_read_when_asked_fresh_and_mended_first(tmp_path: Path) -> None:
-    (tmp_path / "infiniband").mkdir()
-    for name in ("nvidia0", "sda", "infiniband/uverbs1"):
+    for name in ("infiniband", "nvidia-caps"):
+        (tmp_path / name).mkdir()
+    for name in ("nvidia0", "sda", "infiniband/uverbs1", "nvidia-caps/nvidia-cap21"):
         (tmp_path / name).touch()
     mended: list[frozenset[str]] = []
     probe = Listing()
     machine = Machine(probe, tmp_path, lambda: {"0000:1a:00.1": None}, mended.append)
-    assert machine.facts().dev_nodes == {"nvidia0", "infiniband/uverbs1"}
+    assert machine.facts().dev_nodes == {
+        "nvidia0",
+        "infiniband/uverbs1",
+        "nvidia-caps/nvidia-cap21",
+    }
     probe.found = Inventory(machine="other")
     assert machine.facts().inventory.machine == "test"
     assert machine.facts(fresh=True).inventory.machine == "other"

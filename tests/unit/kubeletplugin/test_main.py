@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,12 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
+import msgspec
 import pytest
 
 from driver.kube import paths
+from driver.mock.machine import load
+from driver.mock.mig_products import Cut
 from kubeletplugin.healthz import ask
+from kubeletplugin.proto import dra_v1_pb2, dra_v1_pb2_grpc
+from tests.unit.driver.machines import needs_root
 from tests.unit.kubeletplugin.api import SLICES, FakeApi, serve
-from tests.unit.kubeletplugin.world import NODE
+from tests.unit.kubeletplugin.world import NODE, claim
 
 KUBECONFIG = """
 apiVersion: v1
@@ -153,3 +160,42 @@ def test_an_overlay_that_contradicts_the_machine_stops_the_start_with_its_line(
         assert "Traceback" not in error
     assert not api.under(SLICES)
     assert names(tmp_path / "registry") | names(tmp_path / "run") == set()
+
+
+@needs_root
+def test_a_published_mig_instance_is_prepared_with_exactly_its_nodes(
+    tmp_path: Path, served: tuple[FakeApi, str]
+) -> None:
+    """On a simulated machine without NICs, which needs no interfaces; its second GPU is cut."""
+    api, server = served
+    dgx = load("dgx-h100")
+    cut = msgspec.structs.replace(dgx.gpus[1], mig=(Cut("3g.40gb", 0), Cut("1g.10gb", 4)))
+    machine = msgspec.structs.replace(dgx, gpus=(dgx.gpus[0], cut), nics=())
+    (tmp_path / "machine.yaml").write_bytes(msgspec.json.encode(machine))
+    part, whole = "mig-0000-43-00-0-1g-10gb-4", "gpu-0000-43-00-0"
+    dev = tmp_path / "state/mock/dev"
+    with plugin(tmp_path, server, "--mock-machine=machine.yaml", f"--state-dir={tmp_path}/state") as process:
+        until(lambda: api.under(SLICES) and (tmp_path / "registry/tandem-dra.io-reg.sock").exists(), process)
+        devices = {
+            device["name"]: device["attributes"]
+            for slice_ in api.under(SLICES)
+            for device in slice_["spec"].get("devices", [])
+        }
+        assert devices.keys() == {"gpu-0000-1b-00-0", "mig-0000-43-00-0-3g-40gb-0", part}
+        for device in (part, whole):
+            api.put(paths.claim("ns", device), claim(device, [device]))
+        refs = [dra_v1_pb2.Claim(namespace="ns", name=n, uid=f"uid-{n}") for n in (part, whole)]
+        with grpc.insecure_channel(f"unix:{tmp_path}/plugins/tandem-dra.io/dra.sock") as channel:
+            stub = dra_v1_pb2_grpc.DRAPluginStub(channel)
+            answer = stub.NodePrepareResources(dra_v1_pb2.NodePrepareResourcesRequest(claims=refs)).claims
+        assert "is in MIG mode" in answer[f"uid-{whole}"].error
+        assert [device.device_name for device in answer[f"uid-{part}"].devices] == [part]
+        (file,) = (tmp_path / "cdi").iterdir()
+        (edits,) = (device["containerEdits"] for device in json.loads(file.read_text())["devices"])
+    # Minors of the GPU instance 2 and its compute instance: 3 + 135 + 9 × 2, and one more.
+    names = ("nvidia1", "nvidia-caps/nvidia-cap156", "nvidia-caps/nvidia-cap157", "nvidiactl", "nvidia-uvm")
+    assert edits["deviceNodes"] == [{"path": f"/dev/{n}", "hostPath": f"{dev}/{n}"} for n in names]
+    assert all((dev / name).is_char_device() for name in names)
+    uuid = devices[part]["uuid"]["string"]
+    assert uuid.startswith("MIG-")
+    assert f"TANDEM_MIG_0000_43_00_0_1G_10GB_4={uuid}" in edits["env"]

@@ -7,28 +7,38 @@ import msgspec
 import pytest
 
 from driver.config import PlacedInterface
-from driver.errors import RetryableError
-from driver.kube.objects import ResourceClaim
+from driver.devices import Inventory
+from driver.errors import PermanentError, RetryableError
+from driver.kube.objects import ResourceClaim, ResourceSlice
+from driver.slices import SliceOptions, build
 from kubeletplugin.claims import AllocatedClaim, ClaimError, read
 from kubeletplugin.planner import DeviceMissingError, DeviceNode, NodeFacts, plan
 from tests.unit.kubeletplugin.world import (
     DEV_NODES,
     DRIVER,
     GPUS,
+    MIG_NODES,
+    MIGS,
     NODE,
     VFS,
     claim,
     config,
+    in_mig_mode,
     inventory,
     placement,
 )
 
 FACTS = NodeFacts(inventory(), "/dev", frozenset(DEV_NODES))
+CUT = NodeFacts(in_mig_mode(inventory()), "/dev", frozenset({*DEV_NODES, *MIG_NODES}))
 
 
 def allocated(*devices: str, word: dict[str, Any] | None = None) -> AllocatedClaim:
     obj = claim("c", devices, configs=[config(word)] if word else [])
     return read(msgspec.json.decode(msgspec.json.encode(obj), type=ResourceClaim), DRIVER, NODE)
+
+
+def slices_of(found: Inventory, options: SliceOptions) -> list[ResourceSlice]:
+    return build(found, driver_name=DRIVER, node_name=NODE, node_uid="u", generation=1, options=options)
 
 
 def test_a_gpu_brings_its_node_the_shared_ones_that_exist_and_its_uuid() -> None:
@@ -101,3 +111,60 @@ def test_an_interface_is_as_the_controller_placed_it() -> None:
     word["interfaces"][0]["mtu"] = 4200
     made = plan(allocated(VFS[0], word=word), FACTS)
     assert made.attachments[0].mtu == PlacedInterface(VFS[0], "net1", mtu=4200).mtu
+
+
+def test_a_mig_instance_brings_its_gpus_node_its_two_capabilities_and_its_uuid() -> None:
+    one, other = plan(allocated(*MIGS), CUT).devices
+    shared = ["/dev/nvidiactl", "/dev/nvidia-uvm"]
+    caps = "/dev/nvidia-caps/nvidia-cap"
+    assert [node.path for node in one.nodes] == ["/dev/nvidia0", f"{caps}12", f"{caps}13", *shared]
+    assert [node.path for node in other.nodes] == ["/dev/nvidia0", f"{caps}21", f"{caps}22", *shared]
+    void = ("NVIDIA_VISIBLE_DEVICES", "void")
+    assert one.env == (void, ("TANDEM_MIG_0000_1B_00_0_3G_40GB_0", "MIG-1"))
+    assert other.env == (void, ("TANDEM_MIG_0000_1B_00_0_1G_10GB_4", "MIG-2"))
+    assert {one.parent, other.parent} == {GPUS[0]}
+    assert one.exclusive
+
+
+def test_every_published_gpu_and_instance_can_be_planned() -> None:
+    published = {
+        device.name
+        for slice_ in slices_of(CUT.inventory, SliceOptions())
+        for device in slice_.spec.devices
+        if not device.name.startswith("vf-")
+    }
+    assert published == {*MIGS, GPUS[1]}
+    assert {device.device for device in plan(allocated(*sorted(published)), CUT).devices} == published
+
+
+@pytest.mark.parametrize(
+    ("facts", "device", "message"),
+    [
+        (CUT, GPUS[0], f"device {GPUS[0]} is in MIG mode"),
+        (FACTS, MIGS[0], "no such MIG instance on this node now"),
+        (CUT, "mig-0000-1b-00-0-1g-10gb-5", "no such MIG instance on this node now"),
+        (
+            replace(CUT, dev_nodes=CUT.dev_nodes - {"nvidia-caps/nvidia-cap13"}),
+            MIGS[0],
+            "no character device /dev/nvidia-caps/nvidia-cap13",
+        ),
+        (
+            replace(CUT, inventory=in_mig_mode(inventory(), capabilities=False)),
+            MIGS[0],
+            "capabilities/gpu0/mig/gi1 in procfs does not tell the minor numbers",
+        ),
+    ],
+)
+def test_what_an_instance_lacks_is_named_and_may_come(facts: NodeFacts, device: str, message: str) -> None:
+    with pytest.raises(DeviceMissingError, match=message):
+        plan(allocated(device), facts)
+
+
+def test_a_gpu_for_virtual_machines_is_refused_for_good() -> None:
+    gpus = tuple(replace(gpu, iommu_group=7) for gpu in inventory().gpus)
+    found = Inventory(machine="test", gpus=gpus)
+    (slice_,) = (s for s in slices_of(found, SliceOptions(vfio=True)) if s.spec.devices)
+    vfio = next(device.name for device in slice_.spec.devices if device.name.startswith("vfio-"))
+    with pytest.raises(ClaimError, match=f"device {vfio} is a GPU for virtual machines") as error:
+        plan(allocated(vfio), replace(FACTS, inventory=found))
+    assert isinstance(error.value, PermanentError)

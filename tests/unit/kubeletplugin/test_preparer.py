@@ -13,7 +13,17 @@ from driver.kube import paths
 from kubeletplugin.attach.store import AttachmentGoneError, HomeState, Sandbox
 from kubeletplugin.ledger import DeviceHeldError
 from kubeletplugin.preparer import CancelledError, ClaimRef
-from tests.unit.kubeletplugin.world import GPUS, VFS, World, config, placement
+from tests.unit.kubeletplugin.world import (
+    GPUS,
+    MIG_NODES,
+    MIGS,
+    VFS,
+    World,
+    config,
+    in_mig_mode,
+    inventory,
+    placement,
+)
 
 
 def cdi(world: World, uid: str) -> dict[str, Any]:
@@ -186,6 +196,40 @@ def test_a_device_whose_old_claim_is_over_is_taken_at_once(world: World) -> None
     world.deallocate("old")  # its pod has no directory any more, and no Unprepare came
     world.preparer.prepare(new)
     assert world.ledger.holder(GPUS[0]) == new.uid
+
+
+@pytest.mark.parametrize("whole_first", [True, False])
+def test_a_mig_instance_and_its_whole_gpu_are_never_prepared_together(
+    world: World, whole_first: bool
+) -> None:
+    """MIG mode is switched while a claim is prepared, and what comes next is allocated on it."""
+    forms = [(GPUS[0], inventory()), (MIGS[0], in_mig_mode(inventory()))]
+    (held, before), (wanted, after) = forms if whole_first else forms[::-1]
+    world.mkdev(*MIG_NODES)
+    old, new = world.allocate("old", held), world.allocate("new", wanted)
+    (world.pods / "uid-pod-1").mkdir()
+    world.probe.found = before
+    world.preparer.prepare(old)
+    world.probe.found = after
+    with pytest.raises(
+        DeviceHeldError, match=f"{wanted} shares the GPU of {held}, which is still held"
+    ) as error:
+        world.preparer.prepare(new)
+    assert (error.value.device, error.value.holder_uid) == (held, old.uid)
+    world.preparer.unprepare(old)
+    assert [device.device for device in world.preparer.prepare(new)] == [wanted]
+
+
+def test_a_mig_instance_is_held_against_other_claims_but_its_neighbour_is_not(world: World) -> None:
+    world.mkdev(*MIG_NODES)
+    world.probe.found = in_mig_mode(inventory())
+    first, again, other = (world.allocate(n, d) for n, d in zip("abc", (MIGS[0], *MIGS), strict=True))
+    (world.pods / "uid-pod-1").mkdir()
+    world.preparer.prepare(first)
+    with pytest.raises(DeviceHeldError):
+        world.preparer.prepare(again)
+    world.preparer.prepare(other)
+    assert {world.ledger.holder(device) for device in MIGS} == {first.uid, other.uid}
 
 
 def test_admin_access_shares_a_device_that_is_held(world: World) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from driver.devices import Gpu, Inventory, Netdev, Nic, Place, RdmaDevice, Vf
 from driver.errors import RetryableError
 from driver.kube import paths
 from driver.kube.client import KubeClient
+from driver.mig import MigInstance, MigProfile
 from kubeletplugin.cdi import CdiFiles
 from kubeletplugin.ledger import Ledger
 from kubeletplugin.machine import Machine
@@ -32,6 +33,24 @@ DEV_NODES = (
     "infiniband/rdma_cm",
     *(f"infiniband/uverbs{n}" for n in (1, 2, 3, 4)),
 )
+
+
+MIGS = ("mig-0000-1b-00-0-3g-40gb-0", "mig-0000-1b-00-0-1g-10gb-4")
+MIG_NODES = tuple(f"nvidia-caps/nvidia-cap{n}" for n in (12, 13, 21, 22))
+
+
+def in_mig_mode(found: Inventory, *, capabilities: bool = True) -> Inventory:
+    """The first GPU cut into two instances."""
+    profiles = (MigProfile("1g.10gb", 19, 10 << 30), MigProfile("3g.40gb", 9, 40 << 30))
+    instances = (
+        MigInstance("MIG-1", 9, 1, 0, start=0, size=4, gpu_instance_minor=12, compute_instance_minor=13),
+        MigInstance("MIG-2", 19, 2, 0, start=4, size=1, gpu_instance_minor=21, compute_instance_minor=22),
+    )
+    if not capabilities:
+        instances = tuple(replace(i, gpu_instance_minor=None, compute_instance_minor=None) for i in instances)
+    first, *others = found.gpus
+    cut = replace(first, mig_enabled=True, mig_profiles=profiles, mig_instances=instances)
+    return replace(found, gpus=(cut, *others))
 
 
 def inventory() -> Inventory:
@@ -159,10 +178,8 @@ class World:
         self.pods = root / "kubelet-pods"
         self.cdi = root / "cdi"
         self.records = root / "pods"
-        (self.dev / "infiniband").mkdir(parents=True, exist_ok=True)
         self.pods.mkdir(exist_ok=True)
-        for name in DEV_NODES:
-            (self.dev / name).touch()
+        self.mkdev(*DEV_NODES)
         self.prepared: list[str] = []
         self.held: list[frozenset[str]] = []
         self.starts = 0
@@ -202,6 +219,12 @@ class World:
         self.open(boot_id)
         self.sweeper.replay(self.preparer)
         self.preparer.restore_files()
+
+    def mkdev(self, *names: str) -> None:
+        """Device nodes, or what stands for them."""
+        for name in names:
+            (self.dev / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.dev / name).touch()
 
     def close(self) -> None:
         self.ledger.close()
