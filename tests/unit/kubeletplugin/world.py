@@ -42,7 +42,7 @@ MIG_NODES = tuple(f"nvidia-caps/nvidia-cap{n}" for n in (12, 13, 21, 22))
 def in_mig_mode(found: Inventory, *, capabilities: bool = True) -> Inventory:
     """The first GPU cut into two instances."""
     profiles = (MigProfile("1g.10gb", 19, 10 << 30), MigProfile("3g.40gb", 9, 40 << 30))
-    instances = (
+    instances: tuple[MigInstance, ...] = (
         MigInstance("MIG-1", 9, 1, 0, start=0, size=4, gpu_instance_minor=12, compute_instance_minor=13),
         MigInstance("MIG-2", 19, 2, 0, start=4, size=1, gpu_instance_minor=21, compute_instance_minor=22),
     )
