@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from driver.devices import Gpu, Nic, Place, Vf
+from driver.devices import Gpu, Nic, PcieLink, Place, Vf
 from driver.kube.objects import DeviceAttribute, DeviceCapacity
 from driver.mig import MigInstance, MigProfile
 from driver.names import (
@@ -45,7 +45,9 @@ Optional = Mapping[str, DeviceAttribute | None]
 
 def of_gpu(gpu: Gpu) -> Attributes:
     """A whole GPU's."""
-    return _present({TYPE: _string(TYPE_GPU), "uuid": _string(gpu.uuid), **_gpu_facts(gpu)})
+    return _present(
+        {TYPE: _string(TYPE_GPU), "uuid": _string(gpu.uuid), **_link(gpu.pcie), **_gpu_facts(gpu)}
+    )
 
 
 def of_vfio(gpu: Gpu) -> Attributes:
@@ -97,6 +99,8 @@ def of_nic(nic: Nic) -> Attributes:
             "rdma": DeviceAttribute(bool_=nic.rdma is not None),
             "rdmaDevice": _string(nic.rdma.name if nic.rdma else None),
             MULTUS_DEVICE_ID: _string(nic.pci_address),
+            "eswitchMode": _string(nic.eswitch_mode),
+            **_link(nic.pcie),
             MULTUS_RESOURCE_NAME: _string(qualified(TYPE_NIC)),
             **_where(nic.pci_address, nic.place, nic.rail),
         }
@@ -200,6 +204,14 @@ def _gpu_facts(gpu: Gpu) -> Optional:
         "moduleID": _int(gpu.module_id),
         NVLINK_DOMAIN: _string(gpu.nvlink_domain),
         **_where(gpu.pci_address, gpu.place, gpu.rail),
+    }
+
+
+def _link(pcie: PcieLink) -> Optional:
+    """What the link can do; what it does now comes and goes with the load."""
+    return {
+        "pcieMaxLinkSpeed": _int(pcie.max_speed or None),
+        "pcieMaxLinkWidth": _int(pcie.max_width or None),
     }
 
 

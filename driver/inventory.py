@@ -7,7 +7,7 @@ VFs meet their PF, and rails are numbered. `assemble` is pure; `HostProbe` reads
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from typing import Protocol
 from driver import overlay as overlays
 from driver.devices import Gpu, Inventory, Netdev, Nic, Place, RdmaDevice, Vf
 from driver.overlay import Overlay, Slots
+from driver.probes.devlink import DevlinkProbe
 from driver.probes.mig_capabilities import MigCapabilityProbe
 from driver.probes.pci import PciFunction, PciProbe
 from driver.probes.rates import RatedSpeeds
@@ -24,6 +25,7 @@ from driver.topology import rails
 
 log = logging.getLogger(__name__)
 
+_KERNELS_OWN = Path("/sys")
 _WITHOUT_INTERFACE = frozenset({None, "vfio-pci", "virtio-pci"})
 """Drivers under which a function has no interface of its own (a virtio interface belongs to a child)."""
 
@@ -52,6 +54,14 @@ class GpuSource(Protocol):
         ...
 
 
+class EswitchSource(Protocol):
+    """A source of the modes of NICs' embedded switches."""
+
+    def eswitch_mode(self, address: str, sign: Hashable) -> str:
+        """The mode of a PF's switch, as of when `sign` was last another; empty if it has none."""
+        ...
+
+
 class HostProbe:
     """Reads this host: sysfs and procfs below their roots, NVML, and netlink in the calling thread's network
     namespace.
@@ -64,10 +74,15 @@ class HostProbe:
         proc: Path = Path("/proc"),
         gpus: GpuSource | None = None,
         netdevs: NetdevSource | None = None,
+        eswitches: EswitchSource | None = None,
         overlay: Overlay | None = None,
         strict: bool = False,
     ) -> None:
-        """`overlay` corrects the PCIe tree; `strict` refuses one that names a device which is not there."""
+        """`overlay` corrects the PCIe tree; `strict` refuses one that names a device which is not there.
+
+        Without `eswitches` the kernel is asked where sysfs is its own: of another tree's NICs it knows
+        nothing, though it may have some at their addresses.
+        """
         self._sysfs = SysfsReader(sysfs)
         self._pci = PciProbe(sysfs)
         self._rdma = RdmaProbe(sysfs)
@@ -75,6 +90,7 @@ class HostProbe:
         self._mig_capabilities = MigCapabilityProbe(proc)
         self._gpus = gpus
         self._netdevs = netdevs
+        self._eswitches = eswitches or (DevlinkProbe() if sysfs.resolve() == _KERNELS_OWN else None)
         self._overlay = overlay
         self._strict = strict
         self._slots = Slots()
@@ -99,6 +115,7 @@ class HostProbe:
             pf.address: self._rates.read(pf.address, rdma.get(pf.address), netdevs.get(pf.address))
             for pf in _pfs(functions)
         }
+        modes = {pf.address: self._eswitch_mode(pf, netdevs.get(pf.address)) for pf in _pfs(functions)}
         product = self._sysfs.text(self._sysfs.root / "class/dmi/id/product_name", optional=True)
         self._slots = Slots(
             gpus={**self._slots.gpus, **{f.address: f.place for f in functions.values() if f.is_gpu}},
@@ -111,6 +128,7 @@ class HostProbe:
             netdevs=netdevs,
             rdma=rdma,
             speeds=speeds,
+            eswitch_modes=modes,
             slots=self._slots,
         )
         if self._overlay is None:
@@ -118,6 +136,13 @@ class HostProbe:
         if not self._strict:
             self._say_absent(overlays.absent(self._overlay, overlays.known(inventory, self._slots)))
         return overlays.apply(inventory, self._overlay, slots=self._slots, strict=self._strict)
+
+    def _eswitch_mode(self, pf: PciFunction, netdev: Netdev | None) -> str:
+        """A switch that changes its mode loses its VFs, or its interface says of which switch it is."""
+        if self._eswitches is None or pf.driver is None:
+            return ""
+        sign = (pf.driver, pf.virtfns, netdev.switch_id if netdev is not None else None)
+        return self._eswitches.eswitch_mode(pf.address, sign)
 
     def _say_absent(self, absent: list[tuple[int, str]]) -> None:
         for line, device in absent:
@@ -162,10 +187,11 @@ def assemble(
     netdevs: Mapping[str, Netdev],
     rdma: Mapping[str, RdmaDevice],
     speeds: Mapping[str, int],
+    eswitch_modes: Mapping[str, str] | None = None,
     slots: Slots | None = None,
 ) -> Inventory:
     """Put the probes' facts together; all mappings are by PCI address, `functions` in PCI order,
-    `speeds` the rated bits per second of PFs.
+    `speeds` the rated bits per second of PFs, `eswitch_modes` those of their switches.
 
     A GPU that NVML does not answer for is silent, but keeps its place in the order of rails, as do the
     `slots` of devices that are gone. NICs and VFs bound to no driver, or to one without interfaces
@@ -184,7 +210,10 @@ def assemble(
             _gpu(gpus[f.address], f, rail_of.get(f.address)) for f in gpu_functions if f.address in gpus
         ),
         nics=tuple(
-            _nic(f, _usable_vfs(f, functions), rail_of.get(f.address), netdevs, rdma, speeds)
+            replace(
+                _nic(f, _usable_vfs(f, functions), rail_of.get(f.address), netdevs, rdma, speeds),
+                eswitch_mode=(eswitch_modes or {}).get(f.address, ""),
+            )
             for f in nic_functions
             if f.driver not in _WITHOUT_INTERFACE
         ),
@@ -203,6 +232,7 @@ def _gpu(gpu: Gpu, function: PciFunction, rail: int | None) -> Gpu:
         rail=rail,
         kernel_driver=function.driver,
         iommu_group=function.iommu_group,
+        pcie=function.pcie,
     )
 
 
@@ -237,6 +267,7 @@ def _nic(
         speed_bits_per_second=speeds.get(pf.address, 0),
         sriov_total_vfs=pf.sriov_total_vfs,
         sriov_num_vfs=pf.sriov_num_vfs,
+        pcie=pf.pcie,
         netdev=netdev,
         rdma=device,
         vfs=tuple(

@@ -84,6 +84,13 @@ class NicFunction(Function, frozen=True):
     verbs: int | None = None
 
 
+class PcieModel(_Data, frozen=True):
+    """What a function's PCIe link can do, and does: megatransfers a second on each lane, and lanes."""
+
+    speed: Annotated[int, msgspec.Meta(ge=2500, le=128000)]
+    width: Annotated[int, msgspec.Meta(ge=1, le=32)]
+
+
 class GpuModel(_Data, frozen=True):
     """What NVML says of every GPU of the machine; brand and architecture in NVML's spelling. `nvlinks` is the
     number of links between each two of them.
@@ -96,6 +103,7 @@ class GpuModel(_Data, frozen=True):
     compute_capability: Annotated[str, msgspec.Meta(pattern=r"^\d+\.\d+$")]
     memory_mib: int
     vendor: Hex16 = "10de"
+    pcie: PcieModel | None = None
     nvlinks: Annotated[int, msgspec.Meta(ge=0, le=32)] = 0
 
 
@@ -112,6 +120,7 @@ class NicModel(_Data, frozen=True):
     vf_device: Hex16 = "0000"
     total_vfs: VfCount = 0
     mtu: int = 1500
+    pcie: PcieModel | None = None
     vf_offset: int = 1
     vf_stride: int = 1
 

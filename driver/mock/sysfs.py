@@ -19,9 +19,9 @@ from pathlib import Path
 
 import msgspec
 
-from driver.mock.machine import Function, Machine, NicFunction, verbs_number
+from driver.mock.machine import Function, Machine, NicFunction, PcieModel, verbs_number
 
-_LAYOUT = "1"
+_LAYOUT = "2"
 """Goes into the digest: raised when this module renders the same machine otherwise."""
 
 
@@ -78,6 +78,7 @@ def entries(machine: Machine) -> Iterator[Entry]:
     gpu = machine.gpu_model
     for function in machine.gpus:
         yield from _function(function.path, function.numa_node, "0x030200", gpu.vendor, gpu.device, "nvidia")
+        yield from _link(function.path, gpu.pcie)
     for nic in machine.nics:
         yield from _nic(machine, nic)
 
@@ -99,7 +100,9 @@ def _nic(machine: Machine, nic: NicFunction) -> Iterator[Entry]:
     kind = "0x020700" if model.link_layer == "InfiniBand" else "0x020000"
     device = f"devices/{nic.path}"
     yield from _function(nic.path, nic.numa_node, kind, model.vendor, model.device, model.driver)
+    yield from _link(nic.path, model.pcie)
     yield from _rdma(machine, nic.path, nic.rdma, verbs_number(nic))
+    yield from _gids(f"{device}/infiniband/{nic.rdma}/ports/1", nic.pci_address, model.link_layer)
     if model.total_vfs:
         yield Entry(f"{device}/sriov_totalvfs", str(model.total_vfs))
         yield Entry(f"{device}/sriov_numvfs", str(nic.vfs))
@@ -128,12 +131,20 @@ def _function(
     yield Entry(f"bus/pci/devices/{address}", target=directory)
 
 
+def _link(path: str, pcie: PcieModel | None) -> Iterator[Entry]:
+    if pcie is not None:
+        for which in ("max", "current"):
+            yield Entry(f"devices/{path}/{which}_link_speed", f"{pcie.speed / 1000:.1f} GT/s PCIe")
+            yield Entry(f"devices/{path}/{which}_link_width", str(pcie.width))
+
+
 def _rdma(machine: Machine, path: str, name: str, verbs: int) -> Iterator[Entry]:
     model = machine.nic_model
     directory = f"devices/{path}/infiniband/{name}"
     yield Entry(f"{directory}/device", target=f"devices/{path}")
     yield Entry(f"{directory}/ports/1/link_layer", model.link_layer)
     yield Entry(f"{directory}/ports/1/state", "4: ACTIVE")
+    yield Entry(f"{directory}/node_guid", _guid(path.rsplit("/", 1)[-1]))
     yield Entry(f"{directory}/ports/1/rate", f"{model.rate_gbit_per_second} Gb/sec (4X NDR)")
     yield Entry(f"class/infiniband/{name}", target=directory)
     verbs_directory = f"devices/{path}/infiniband_verbs/uverbs{verbs}"
@@ -141,6 +152,20 @@ def _rdma(machine: Machine, path: str, name: str, verbs: int) -> Iterator[Entry]
     yield Entry(f"{verbs_directory}/dev", f"231:{192 + verbs}")
     yield Entry(f"{verbs_directory}/device", target=f"devices/{path}")
     yield Entry(f"class/infiniband_verbs/uverbs{verbs}", target=verbs_directory)
+
+
+def _guid(address: str) -> str:
+    """A GUID of the kind that makers do not give out."""
+    digest = hashlib.sha256(address.encode()).hexdigest()
+    return ":".join((f"02{digest[:2]}", digest[2:6], digest[6:10], digest[10:14]))
+
+
+def _gids(port: str, address: str, link_layer: str) -> Iterator[Entry]:
+    """The link-local GIDs of a PF's port: of RoCE there is one for each version."""
+    kinds = {"InfiniBand": ("IB/RoCE v1",), "Ethernet": ("IB/RoCE v1", "RoCE v2")}.get(link_layer, ())
+    for index, kind in enumerate(kinds):
+        yield Entry(f"{port}/gids/{index}", f"fe80:0000:0000:0000:{_guid(address)}")
+        yield Entry(f"{port}/gid_attrs/types/{index}", kind)
 
 
 def _write(root: Path, all_entries: Iterator[Entry]) -> None:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from driver.devices import Place, pci_address, pci_order
+from driver.devices import PcieLink, Place, pci_address, pci_order
 from driver.probes.sysfs import SysfsReader
 from driver.topology import place
 
 _ROOT_COMPLEX = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
 _VIRTFN = re.compile(r"virtfn(\d+)")
+
+_SPEED = re.compile(r"([0-9]{1,4}(?:\.[0-9])?) GT/s(?: PCIe)?")
+_WIDTHS = frozenset({1, 2, 4, 8, 12, 16, 32})
+_NO_WIDTH = frozenset({0, 63, 255})  # no link; a field of ones; the kernel's own "unknown"
 
 _NVIDIA = "10de"
 _NETWORK_CLASSES = {0x0200, 0x0207}  # Ethernet; InfiniBand
@@ -39,6 +43,7 @@ class PciFunction:
     virtfns: tuple[tuple[int, str], ...] = ()
     sriov_total_vfs: int = 0
     sriov_num_vfs: int = 0
+    pcie: PcieLink = field(default_factory=PcieLink)
 
     @property
     def is_gpu(self) -> bool:
@@ -113,19 +118,51 @@ class PciProbe:
             physfn=reader.pci_link(link / "physfn"),
             sriov_total_vfs=reader.integer(link / "sriov_totalvfs", optional=True) or 0,
         )
+        if function.physfn is None:  # a VF's link is its PF's
+            function = replace(
+                function,
+                pcie=PcieLink(self._speed(f"{link}/max_link_speed"), self._width(f"{link}/max_link_width")),
+            )
         return function if function.is_gpu or function.is_nic else None
 
     def _now(self, function: PciFunction, link: str) -> PciFunction:
-        """A function with what may change: its driver and its VFs."""
+        """A function with what may change: its driver, its link and its VFs."""
         driver = self._sysfs.link_name(f"{link}/driver")
-        if function.physfn is not None or not function.is_nic:
+        if function.physfn is not None:
             return function if function.driver == driver else replace(function, driver=driver)
+        pcie = replace(
+            function.pcie,
+            current_speed=self._speed(f"{link}/current_link_speed"),
+            current_width=self._width(f"{link}/current_link_width"),
+        )
+        if not function.is_nic:
+            return replace(function, driver=driver, pcie=pcie)
         return replace(
             function,
             driver=driver,
+            pcie=pcie,
             virtfns=self._virtfns(link),
             sriov_num_vfs=self._sysfs.integer(f"{link}/sriov_numvfs", optional=True) or 0,
         )
+
+    def _speed(self, path: str) -> int:
+        """Megatransfers a second of a text such as ``32.0 GT/s PCIe``; 0 if there is no link, or none up."""
+        text = self._sysfs.text(path, optional=True)
+        if text is None or text.startswith("Unknown"):
+            return 0
+        match = _SPEED.fullmatch(text)
+        if match is None:
+            self._sysfs.complain(path, f"says {text[:40]!r}, which is no link speed such as '32.0 GT/s PCIe'")
+            return 0
+        return round(float(match[1]) * 1000)
+
+    def _width(self, path: str) -> int:
+        """Number of lanes; 0 if there is no link, or none up (then all bits of the field are set)."""
+        width = self._sysfs.integer(path, optional=True) or 0
+        if width in _WIDTHS or width in _NO_WIDTH:
+            return width if width in _WIDTHS else 0
+        self._sysfs.complain(path, f"says {width}, which is no number of lanes")
+        return 0
 
     def _place(self, link: Path) -> Place:
         numa_node = self._sysfs.integer(link / "numa_node")

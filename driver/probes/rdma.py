@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
-from driver.devices import RdmaDevice
+from driver.devices import Gid, RdmaDevice
 from driver.probes.sysfs import SysfsReader
 
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) Gb/sec")
 _CONNECTION_MANAGER = "rdma_cm"
-
+_FIRST_GIDS = 16
+"""The table's default entries come first; looking through hundreds of empty ones finds nothing."""
+_GID = re.compile(r"[0-9a-f]{4}(?::[0-9a-f]{4}){7}")
+_PROTOCOLS = {"IB/RoCE v1": "IB", "RoCE v2": "RoCE v2"}
 
 _Known = tuple[tuple[int, int], tuple[str, ...], str, RdmaDevice]
 """Identity of a directory entry, character devices, PCI address, and the device that all these gave."""
@@ -59,7 +63,9 @@ class RdmaProbe:
             if address is None:
                 continue
             found[address] = self._device(name, directory, nodes)
-            if entry is not None and reader.link_name(f"{directory}/device/physfn") is not None:
+            if reader.link_name(f"{directory}/device/physfn") is None:
+                found[address] = replace(found[address], gids=self._gids(directory))
+            elif entry is not None:
                 vfs[name] = (entry, nodes, address, found[address])
         self._vfs = vfs
         return found
@@ -74,6 +80,36 @@ class RdmaProbe:
             rate_bits_per_second=self._rate(f"{port}/rate") if state is None or "ACTIVE" in state else 0,
             node_guid=reader.text(f"{directory}/node_guid", optional=True) or "",
         )
+
+    def _gids(self, directory: str) -> tuple[Gid, ...]:
+        """The first usable GID of each port."""
+        reader, found = self._sysfs, []
+        for name in reader.names(f"class/infiniband/{directory.rpartition('/')[2]}/ports"):
+            if name.isdecimal() and name.isascii():
+                gid = self._first_gid(f"{directory}/ports/{name}", int(name))
+                if gid is not None:
+                    found.append(gid)
+        return tuple(sorted(found, key=lambda gid: gid.port))
+
+    def _first_gid(self, directory: str, port: int) -> Gid | None:
+        reader = self._sysfs
+        infiniband = reader.text(f"{directory}/link_layer", optional=True) == "InfiniBand"
+        for index in range(_FIRST_GIDS):
+            path = f"{directory}/gids/{index}"
+            value = reader.text(path, optional=True)
+            if value is None:
+                return None
+            if _GID.fullmatch(value) is None:
+                reader.complain(path, f"says {value[:40]!r}, which is no GID")
+                continue
+            if not value.strip("0:"):
+                continue
+            # an entry of an interface that is elsewhere says no type
+            kind = reader.text(f"{directory}/gid_attrs/types/{index}", optional=True)
+            protocol = _PROTOCOLS.get(kind or "")
+            if protocol == ("IB" if infiniband else "RoCE v2"):
+                return Gid(port, index, value, protocol)
+        return None
 
     def _char_devices(self) -> dict[str, tuple[str, ...]]:
         by_device: defaultdict[str, list[str]] = defaultdict(list)

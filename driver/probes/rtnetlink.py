@@ -87,7 +87,7 @@ class RouteNetlink:
         found = set()
         for message in self._dump(_GET_ADDRESS, _ADDRESS.pack(0, 0, 0, 0, 0)):
             family, _, short_flags, scope, index = _ADDRESS.unpack_from(message)
-            flags = _number(_attributes(message[_ADDRESS.size :]).get(_IFA_FLAGS), short_flags)
+            flags = _number(attributes(message[_ADDRESS.size :]).get(_IFA_FLAGS), short_flags)
             if scope < _SCOPE_LINK and (family == socket.AF_INET or flags & _PERMANENT):
                 found.add(index)
         return found
@@ -134,11 +134,11 @@ class RouteNetlink:
 def default_route(message: bytes) -> set[int]:
     """Indices of a route's interfaces, if it is a default route of the main table; none else."""
     _, destination_bits, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(message)
-    attributes = _attributes(message[_ROUTE.size :])
-    if destination_bits or kind != _UNICAST or _number(attributes.get(_RTA_TABLE), table) != _MAIN_TABLE:
+    found = attributes(message[_ROUTE.size :])
+    if destination_bits or kind != _UNICAST or _number(found.get(_RTA_TABLE), table) != _MAIN_TABLE:
         return set()
-    single = {_number(attributes[_RTA_OIF], 0)} if _RTA_OIF in attributes else set()
-    return single | set(_next_hops(attributes.get(_RTA_MULTIPATH, b"")))
+    single = {_number(found[_RTA_OIF], 0)} if _RTA_OIF in found else set()
+    return single | set(_next_hops(found.get(_RTA_MULTIPATH, b"")))
 
 
 def decode_link(message: bytes) -> Facts:
@@ -162,7 +162,7 @@ def decode_link(message: bytes) -> Facts:
         elif number == _IFLA_PROP_LIST:
             facts["altnames"] = [_text(value) for _, value in _each(message[at + 4 : at + length])]
         elif number == _IFLA_LINKINFO:
-            kind = _attributes(message[at + 4 : at + length]).get(_IFLA_INFO_KIND, b"")
+            kind = attributes(message[at + 4 : at + length]).get(_IFLA_INFO_KIND, b"")
             facts["kind"] = _text(kind)
         at += length + 3 & ~3
     return facts
@@ -188,7 +188,8 @@ def _each(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += length + 3 & ~3
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
+def attributes(data: bytes) -> dict[int, bytes]:
+    """Netlink attributes by number; what is cut off is left out."""
     return dict(_each(data))
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from driver.devices import Gpu, Netdev, Nic, Place, RdmaDevice, Vf
+from driver.devices import Gpu, Netdev, Nic, PcieLink, Place, RdmaDevice, Vf
 
 T = TypeVar("T")
 
@@ -97,6 +97,7 @@ def a_gpu(bus: int, *, domain: int = 0, place: Place | None = None, rail: int | 
         memory_bytes=80 << 30,
         minor=bus,
         nvlink_domain="c0ffee00-0000-0000-0000-000000000001.7",
+        pcie=PcieLink(32000, 16),
     )
 
 
@@ -112,6 +113,8 @@ def a_nic(bus: int, *, vfs: int = 0, place: Place | None = None, netdev: Netdev 
         speed_bits_per_second=400_000_000_000,
         sriov_total_vfs=255,
         sriov_num_vfs=vfs,
+        pcie=PcieLink(32000, 16),
+        eswitch_mode="legacy",
         netdev=netdev,
         rdma=RdmaDevice(f"mlx5_{bus}", "Ethernet"),
         vfs=tuple(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from driver.devices import Netdev, Place
+from driver.devices import Gid, Netdev, PcieLink, Place
 from driver.mock.machine import Machine
 from driver.probes.net import NetdevProbe, netdevs
 from driver.probes.pci import PciProbe
@@ -112,6 +112,94 @@ def test_rdma_names_link_layer_rate_and_character_devices(dgx_sysfs: Path) -> No
     assert (pf.name, pf.link_layer, pf.rate_bits_per_second) == ("mlx5_3", "Ethernet", 400_000_000_000)
     assert pf.char_devices == ("infiniband/uverbs3", "infiniband/rdma_cm")
     assert (vf.name, vf.char_devices[0]) == ("mlx5_12", "infiniband/uverbs12")
+
+
+@pytest.mark.parametrize("address", [GPU, NIC])
+def test_pci_reads_what_a_link_can_do_and_what_it_does_now(sysfs_root: Path, address: str) -> None:
+    device = sysfs_root / DEVICES / address
+    (device / "current_link_speed").write_text("2.5 GT/s PCIe\n")
+    (device / "current_link_width").write_text("8\n")
+    probe = PciProbe(sysfs_root)
+    link = probe.read()[address].pcie
+    assert (link.max_speed, link.max_width, link.current_speed, link.current_width) == (32000, 16, 2500, 8)
+    (device / "current_link_speed").write_text("32.0 GT/s PCIe\n")
+    again = probe.read()[address].pcie
+    assert again.current_speed == 32000
+    assert again == link  # what an idle GPU does to its link changes nothing that is published
+
+
+@pytest.mark.parametrize(("speed", "width"), [("Unknown", "63"), ("Unknown speed", "255"), ("", "0")])
+def test_pci_a_link_that_is_not_known_is_left_out(
+    sysfs_root: Path, speed: str, width: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for which in ("max", "current"):
+        (sysfs_root / DEVICES / NIC / f"{which}_link_width").write_text(f"{width}\n")
+        if speed:
+            (sysfs_root / DEVICES / NIC / f"{which}_link_speed").write_text(f"{speed}\n")
+        else:
+            (sysfs_root / DEVICES / NIC / f"{which}_link_speed").unlink()
+    assert PciProbe(sysfs_root).read()[NIC].pcie == PcieLink()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("garbage", ["fast", "1e9 GT/s", "-1", "\u0663"])
+@pytest.mark.parametrize("attribute", ["max_link_speed", "max_link_width"])
+def test_pci_a_garbled_link_costs_one_log_line(
+    sysfs_root: Path, attribute: str, garbage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (sysfs_root / DEVICES / NIC / attribute).write_text(garbage, encoding="utf-8")
+    probe = PciProbe(sysfs_root)
+    assert probe.read() == probe.read()
+    assert getattr(probe.read()[NIC].pcie, attribute.replace("link_", "")) == 0
+    assert len([r for r in caplog.records if attribute in r.message]) == 1
+
+
+def gid(number: int) -> str:
+    return f"fe80:0000:0000:0000:0200:0000:0000:{number:04x}"
+
+
+def test_rdma_finds_the_first_roce_v2_gid_of_a_pf_and_none_of_a_vf(dgx_sysfs: Path) -> None:
+    found = RdmaProbe(dgx_sysfs).read()
+    (first,) = found[NIC].gids
+    assert (first.port, first.index, first.protocol) == (1, 1, "RoCE v2")
+    assert first.value == f"fe80:0000:0000:0000:{found[NIC].node_guid}"
+    assert found[VF].gids == ()
+    assert len({device.node_guid for device in found.values()}) == len(found)
+
+
+def test_rdma_every_port_has_its_gid_empty_entries_and_those_of_elsewhere_passed_over(
+    sysfs_root: Path,
+) -> None:
+    ports = sysfs_root / "class/infiniband/mlx5_0/ports"
+    (ports / "2/gids").mkdir(parents=True)
+    (ports / "2/gid_attrs/types").mkdir(parents=True)
+    (ports / "2/link_layer").write_text("InfiniBand\n")
+    (ports / "2/gids/0").write_text(f"{gid(2)}\n")
+    (ports / "2/gid_attrs/types/0").write_text("IB/RoCE v1\n")
+    (ports / "1/gids/0").write_text("0000:0000:0000:0000:0000:0000:0000:0000\n")
+    (ports / "1/gid_attrs/types/1").unlink()  # as where the interface is in another namespace
+    for index, kind in ((2, "IB/RoCE v1"), (3, "RoCE v2")):
+        (ports / f"1/gids/{index}").write_text(f"{gid(index)}\n")
+        (ports / f"1/gid_attrs/types/{index}").write_text(f"{kind}\n")
+    assert RdmaProbe(sysfs_root).read()[NIC].gids == (Gid(1, 3, gid(3), "RoCE v2"), Gid(2, 0, gid(2), "IB"))
+
+
+def test_rdma_a_gid_that_comes_later_is_seen_by_the_same_probe(sysfs_root: Path) -> None:
+    entry = sysfs_root / "class/infiniband/mlx5_0/ports/1/gids/1"
+    before = entry.read_text()
+    entry.write_text("0000:0000:0000:0000:0000:0000:0000:0000\n")
+    probe = RdmaProbe(sysfs_root)
+    assert probe.read()[NIC].gids == ()
+    entry.write_text(before)
+    assert len(probe.read()[NIC].gids) == 1
+
+
+def test_rdma_a_garbled_gid_costs_one_log_line(sysfs_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (sysfs_root / "class/infiniband/mlx5_0/ports/1/gids/1").write_text("over 9000\n")
+    probe = RdmaProbe(sysfs_root)
+    assert probe.read()[NIC].gids == ()
+    assert probe.read()[NIC].gids == ()
+    assert len([r for r in caplog.records if "gids/1" in r.message]) == 1
 
 
 def test_rdma_umad_belongs_to_its_device_and_issm_to_nobody(sysfs_root: Path) -> None:

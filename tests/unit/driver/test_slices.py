@@ -145,6 +145,8 @@ def test_a_gpu_says_all_that_claims_select_on() -> None:
         "driverVersion": DeviceAttribute(version="555.42.6"),
         "cudaDriverVersion": DeviceAttribute(version="12.5.0"),
         "nvlinkDomain": DeviceAttribute(string="c0ffee00-0000-0000-0000-000000000001.7"),
+        "pcieMaxLinkSpeed": DeviceAttribute(int_=32000),
+        "pcieMaxLinkWidth": DeviceAttribute(int_=16),
         "pcieSwitch": DeviceAttribute(string="0000:16:00.0"),
         "pcieRootPort": DeviceAttribute(string="0000:15:01.0"),
         "rail": DeviceAttribute(int_=5),
