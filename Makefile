@@ -8,7 +8,7 @@ SOURCES := driver kubeletplugin controller cni cli deploy tests bench
 STAMP := .venv/.setup
 
 .PHONY: help setup programs lint format test test-unit test-cluster test-vm demo image cluster-up cluster-down kind \
-	proto lock bench bench-attach bench-prepare bench-plugin bench-inventory clean
+	proto lock bench bench-attach bench-prepare bench-plugin bench-inventory bench-allocator clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -69,7 +69,7 @@ cluster-down: $(STAMP) ## end it
 kind: ## the same on a laptop with Docker and kind
 	@deploy/kind/up.sh
 
-bench: bench-attach bench-prepare bench-plugin bench-inventory ## every benchmark; each ends with one JSON line
+bench: bench-attach bench-prepare bench-plugin bench-inventory bench-allocator ## every benchmark; each ends with one JSON line
 
 bench-attach: programs ## CNI ADD and DEL against the stock host-device plugin
 	@$(BIN)/python -m bench.attach
@@ -86,6 +86,9 @@ proto: $(STAMP) ## generate the gRPC code anew
 
 bench-inventory: setup ## probing a node of 8 GPUs and 256 VFs, its slices, an unchanged poll
 	@$(BIN)/python -m bench.inventory
+
+bench-allocator: $(STAMP) ## decisions, the adversarial ones beside Kubernetes' own allocator
+	@$(BIN)/python -m bench.allocator
 
 lock: $(STAMP) ## renew requirements.lock
 	$(BIN)/python -m pip install -q uv

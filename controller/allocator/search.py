@@ -13,9 +13,12 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
+from typing import Final
 
 from controller.allocator.problem import Budget, Infeasible, Match, Problem, Solution, Steps, Use
 from controller.allocator.relaxation import Node, Proposal, Relaxation, TooFewPairs, Uses
+
+_DEVICES: Final = "devices"
 
 
 def solve(problem: Problem, steps: Steps) -> Solution | Infeasible:
@@ -111,8 +114,6 @@ class _Search:
 
     def _narrow(self, node: Node) -> bool:
         """Shrink `node.most` to what can still be; False where a demand cannot be met any more."""
-        if node.least and not self._narrow_budgets(node):
-            return False
         changed = True
         while changed:
             changed = False
@@ -126,6 +127,10 @@ class _Search:
                     if not mine.keys() <= kinds:
                         node.most[demand] = {k: n for k, n in mine.items() if k in kinds}
                         changed = True
+            narrower = self._narrow_budgets(node)
+            if narrower is None:
+                return False
+            changed = changed or narrower
         for index, demand_details in enumerate(self._problem.demands):
             if sum(node.most[index].values()) < demand_details.count:
                 return self._blamed(
@@ -170,27 +175,46 @@ class _Search:
             for demand in match.demands
         )
 
-    def _narrow_budgets(self, node: Node) -> bool:
-        least: Uses = {}
-        for (demand, kind), count in node.least.items():
-            least.setdefault(demand, {})[kind] = count
-        had = {kind for kinds in least.values() for kind in kinds}
+    def _narrow_budgets(self, node: Node) -> bool | None:
+        """Shrink to what is left beside the uses that there will be in any case; None where they are too many
+        already, else whether anything changed.
+        """
+        least = self._least(node)
+        if not least:
+            return False
+        changed = False
         for budget in self._budgets:
             promised = budget.spent(least)
             rest = budget.limit - promised
             if rest < 0:
-                return False
+                self._blamed(node, *_overdraft(budget))
+                return None
             if not promised:
                 continue
+            had = {k for d, k in budget.weights if k in budget.once and least.get(d, {}).get(k)}
             for (demand, kind), weight in budget.weights.items():
-                if kind in had and kind in budget.once:
-                    continue  # counted already
-                if weight and kind in node.most[demand]:
-                    count = node.least.get((demand, kind), 0) + int(rest // weight)
+                if weight and kind in node.most[demand] and kind not in had:
+                    count = least.get(demand, {}).get(kind, 0) + rest // weight
                     if count < node.most[demand][kind]:
                         narrowed = {**node.most[demand], kind: count}
                         node.most[demand] = {k: n for k, n in narrowed.items() if n > 0}
-        return all(node.most[demand].get(kind, 0) >= count for (demand, kind), count in node.least.items())
+                        changed = True
+        if all(node.most[demand].get(kind, 0) >= count for (demand, kind), count in node.least.items()):
+            return changed
+        return None
+
+    def _least(self, node: Node) -> Uses:
+        """Uses that are decided, or that are left to a demand when it takes all it may of everything else."""
+        least: Uses = {}
+        for (demand, kind), count in node.least.items():
+            least.setdefault(demand, {})[kind] = count
+        for index, demand_details in enumerate(self._problem.demands):
+            spare = sum(node.most[index].values()) - demand_details.count
+            for kind, most in node.most[index].items():
+                if most > spare:
+                    mine = least.setdefault(index, {})
+                    mine[kind] = max(mine.get(kind, 0), most - max(spare, 0))
+        return least
 
     def _overdrawn(self, proposal: Proposal | None) -> Budget | None:
         if proposal is None:
@@ -268,7 +292,7 @@ def _counts(problem: Problem) -> Iterator[Budget]:
             users[kind][index, kind] = 1
     for kind_details, weights in zip(problem.kinds, users, strict=True):
         if len(weights) > 1:
-            yield Budget("devices", kind_details.seats, weights)
+            yield Budget(_DEVICES, kind_details.seats, weights)
 
 
 def _differences(problem: Problem) -> Iterator[Budget]:
@@ -276,6 +300,13 @@ def _differences(problem: Problem) -> Iterator[Budget]:
     for distinct in problem.distincts:
         for kinds in distinct.kinds.values():
             yield Budget(distinct.label, 1, {(d, k): 1 for d in distinct.demands for k in kinds})
+
+
+def _overdraft(budget: Budget) -> tuple[str, str]:
+    """What to say of a budget that does not suffice."""
+    if budget.label == _DEVICES:
+        return "requests", "too few devices for all of them together"
+    return budget.label, "not enough for all of them together"
 
 
 def _groups(problem: Problem) -> list[int]:

@@ -48,16 +48,19 @@ class Walk:
         self._whole = builder.build(claims, chosen, {len(self._options)} if part else ())
         self._problems: dict[tuple[int, ...], Problem | None] = {}
         self._done: list[tuple[int, tuple[int, ...]]] = []
+        # The last solution found, and how it meets each stage; it goes with all that has been decided.
+        self._witness: tuple[Problem, Solution] | None = None
         self._guess: tuple[int, ...] = ()
 
     def first(self) -> Path | None:
         """None where there is no solution, or no step left to find it."""
         for number, stage in enumerate(self._stages):
-            rest = None if self._part else _Greedy(self._whole, self._stages, self._start, self._done).rest()
+            rest = None if self._part else self._taker().rest()
             if rest is not None:
                 return (*self._done, *rest)
             for rank in range(len(stage)):
-                witness = self._possible(number, rank, {}, None)
+                known = self._witness if rank == 0 and self._guess[number : number + 1] == (0,) else None
+                witness = known or self._possible(number, rank, {}, None)
                 if witness is not None:
                     devices = self._devices(number, rank, witness)
                     if devices is None:
@@ -76,7 +79,6 @@ class Walk:
         if one.ask.everything:
             return one.found.matching
         problem, solution = witness
-        used = self._used(one)
         kind_of = {
             index: kind for kind in problem.demands[number].kinds for index in problem.kinds[kind].devices
         }
@@ -84,11 +86,12 @@ class Walk:
         planned = {kind: n for (demand, kind), n in solution.uses.items() if demand == number}
         fixed: dict[int, int] = {}
         devices: list[int] = []
+        taker = self._taker()
         for index in one.found.free:
             kind = kind_of.get(index)
             if len(devices) == one.ask.count:
                 break
-            if kind is None or not left.get(kind) or (index in used and not problem.kinds[kind].shared):
+            if kind is None or not left.get(kind) or not taker.fits(number, rank, index):
                 continue
             more = {**fixed, kind: fixed.get(kind, 0) + 1}
             if planned.get(kind, 0) < more[kind]:
@@ -103,15 +106,11 @@ class Walk:
                         planned[other] = planned.get(other, 0) + n
             fixed = more
             devices.append(index)
+            taker.take(number, rank, index)
         return tuple(devices) if len(devices) == one.ask.count else None
 
-    def _used(self, one: Chosen) -> set[int]:
-        """Devices that are not there any more for this ask."""
-        used: set[int] = set()
-        for stage, (rank, devices) in zip(self._stages, self._done, strict=False):
-            if not one.ask.admin or stage[rank].ask.claim == one.ask.claim:
-                used.update(devices)
-        return used
+    def _taker(self) -> _Taker:
+        return _Taker(self._whole, self._stages, self._start, self._done)
 
     def _possible(
         self, number: int, rank: int | None, fixed: Mapping[int, int], rest: Mapping[int, int] | None
@@ -124,11 +123,12 @@ class Walk:
         if len(self._guess) == len(self._stages) and self._guess[: len(head)] == head:
             found = self._solve(self._guess, number, fixed, rest)
             if found is not None:
+                self._witness = found
                 return found
         for ranks in self._ranks(head, later, number, fixed, rest):
             found = self._solve(ranks, number, fixed, rest)
             if found is not None:
-                self._guess = ranks
+                self._guess, self._witness = ranks, found
                 return found
         return None
 
@@ -243,8 +243,8 @@ def _split(problem: Problem, number: int, fixed: Mapping[int, int], rest: Mappin
     )
 
 
-class _Greedy:
-    """Takes the first devices that break no rule so far, never going back."""
+class _Taker:
+    """Takes devices that break no rule so far; the first ones, if it is let, never going back."""
 
     def __init__(
         self,
@@ -263,7 +263,7 @@ class _Greedy:
         self._done = len(done)
         for number, (rank, devices) in enumerate(done):
             for index in devices:
-                self._take(number, rank, index)
+                self.take(number, rank, index)
 
     def rest(self) -> Path | None:
         """The remaining stages; None where this way leads nowhere, which proves nothing."""
@@ -290,7 +290,7 @@ class _Greedy:
             return None
         if one.ask.everything:
             return list(one.found.matching) if len(one.found.free) == count else None
-        possible = [index for index in one.found.free if self._fits(number, rank, index)]
+        possible = [index for index in one.found.free if self.fits(number, rank, index)]
         return possible if len(possible) >= count else None
 
     def _pick(self, number: int, rank: int, possible: Sequence[int]) -> tuple[int, ...] | None:
@@ -298,12 +298,12 @@ class _Greedy:
         count = wanted(one.ask, one.found)
         devices: list[int] = []
         for index in possible:
-            if len(devices) < count and self._fits(number, rank, index):
-                self._take(number, rank, index)
+            if len(devices) < count and self.fits(number, rank, index):
+                self.take(number, rank, index)
                 devices.append(index)
         return tuple(devices) if len(devices) == count else None
 
-    def _fits(self, number: int, rank: int, index: int) -> bool:
+    def fits(self, number: int, rank: int, index: int) -> bool:
         one, slot = self._stages[number][rank], self._start[number] + rank
         kind = self._kind(slot, index)
         if kind is None:
@@ -334,7 +334,7 @@ class _Greedy:
             if (slot, kind) in budget.weights
         )
 
-    def _take(self, number: int, rank: int, index: int) -> None:
+    def take(self, number: int, rank: int, index: int) -> None:
         one, slot = self._stages[number][rank], self._start[number] + rank
         kind = self._kind(slot, index)
         if kind is None:
