@@ -49,6 +49,11 @@ def by_name(inventory: Inventory) -> Mapping[str, GpuDevice]:
     return found
 
 
+def is_instance(device: str) -> bool:
+    """Is it the name of a part of a GPU? Such a part may be made anew at any time, with other nodes."""
+    return device.startswith(f"{TYPE_MIG}-")
+
+
 def never_prepared(device: str) -> str:
     """Why a device of this name is not handed out by this plugin, ever; empty for others."""
     if device.startswith(f"{TYPE_VFIO}-"):
@@ -58,7 +63,7 @@ def never_prepared(device: str) -> str:
 
 def absence(device: str) -> str:
     """What to say of a device that is not on the node."""
-    if device.startswith(f"{TYPE_MIG}-"):
+    if is_instance(device):
         return (
             "is allocated, but there is no such MIG instance on this node now: the node's admin makes them "
             "(nvidia-smi mig -cgi … -C), this plugin makes none"

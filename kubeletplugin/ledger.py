@@ -224,6 +224,14 @@ class Ledger:
         with self._db.write() as db:
             _set_consumers(db, uid, consumers)
 
+    def replan(self, plan: Plan) -> None:
+        """The claim's devices are the same, but what they bring has changed."""
+        with self._db.write() as db:
+            db.executemany(
+                "UPDATE devices SET plan = ? WHERE claim_uid = ? AND position = ?",
+                [(_encode(device), plan.uid, position) for position, device in enumerate(plan.devices)],
+            )
+
     def begin_unprepare(self, uid: str) -> ClaimRecord | None:
         """→ `unpreparing`: no ADD gets its NICs any more. Returns the claim, None if it is not there."""
         with self._db.write(durable=False) as db:

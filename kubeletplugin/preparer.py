@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import msgspec
@@ -23,7 +23,7 @@ from driver.errors import KubeNotFoundError, RetryableError, TandemError
 from driver.kube import paths
 from driver.kube.client import KubeClient
 from driver.kube.objects import ResourceClaim
-from kubeletplugin import cdi, claims, planner, podrecords
+from kubeletplugin import cdi, claims, gpus, planner, podrecords
 from kubeletplugin.attach.locks import KeyedLocks
 from kubeletplugin.claims import AllocatedClaim, ClaimError, ClaimNotReadyError
 from kubeletplugin.ledger import ClaimRecord, DeviceHeldError, Ledger
@@ -290,13 +290,26 @@ class Preparer:
     def _again(self, record: ClaimRecord, claim: AllocatedClaim) -> Plan:
         if set(claim.consumers) - set(record.plan.consumers):
             self._ledger.add_consumers(claim.uid, claim.consumers)
+        plan = self._renew_parts(record.plan, claim)
         self._write_files(claim.uid)
-        return record.plan
+        return plan
+
+    def _renew_parts(self, plan: Plan, claim: AllocatedClaim) -> Plan:
+        """A MIG instance that was made anew, as after each reboot, has other nodes under its old name."""
+        parts = {device.device for device in plan.devices if device.parent}
+        if not parts:
+            return plan
+        asked = replace(claim, devices=tuple(d for d in claim.devices if d.device in parts))
+        made = iter(planner.plan(asked, self._machine.facts(fresh=True)).devices)
+        renewed = replace(plan, devices=tuple(next(made) if d.parent else d for d in plan.devices))
+        if renewed != plan:
+            self._ledger.replan(renewed)
+        return renewed
 
     def _record(self, claim: AllocatedClaim, wait_seconds: float) -> Plan:
         """Plan and write the intent, waiting for devices that other claims still have."""
         deadline = time.monotonic() + wait_seconds
-        fresh = False
+        fresh = any(gpus.is_instance(device.device) for device in claim.devices)  # see `_renew_parts`
         while True:
             facts = self._machine.facts(fresh=fresh)
             try:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from driver.devices import Inventory
 from driver.errors import PermanentError, RetryableError
 from driver.kube import paths
 from kubeletplugin.attach.store import AttachmentGoneError, HomeState, Sandbox
 from kubeletplugin.ledger import DeviceHeldError
+from kubeletplugin.planner import DeviceMissingError
 from kubeletplugin.preparer import CancelledError, ClaimRef
 from tests.unit.kubeletplugin.world import (
     GPUS,
@@ -218,6 +220,52 @@ def test_a_mig_instance_and_its_whole_gpu_are_never_prepared_together(
     assert (error.value.device, error.value.holder_uid) == (held, old.uid)
     world.preparer.unprepare(old)
     assert [device.device for device in world.preparer.prepare(new)] == [wanted]
+
+
+def made_anew() -> Inventory:
+    """The instances as after a reboot: the same places, other numbers."""
+    found = in_mig_mode(inventory())
+    first, second = found.gpus[0].mig_instances
+    swapped = (
+        replace(first, uuid="MIG-3", gpu_instance_minor=21, compute_instance_minor=22),
+        replace(second, uuid="MIG-4", gpu_instance_minor=12, compute_instance_minor=13),
+    )
+    return replace(found, gpus=(replace(found.gpus[0], mig_instances=swapped), found.gpus[1]))
+
+
+def edits(world: World, uid: str) -> tuple[set[str], set[str]]:
+    """Capability nodes and UUIDs that the claim's CDI devices bring."""
+    found = [device["containerEdits"] for device in cdi(world, uid)["devices"]]
+    nodes = {node["path"].rpartition("/")[2] for edit in found for node in edit.get("deviceNodes", [])}
+    uuids = {variable.partition("=")[2] for edit in found for variable in edit["env"]}
+    return {n for n in nodes if "cap" in n}, {u for u in uuids if u.startswith("MIG-")}
+
+
+def test_a_mig_instance_that_was_made_anew_is_prepared_again_as_it_is_now(world: World) -> None:
+    world.mkdev(*MIG_NODES)
+    world.probe.found = in_mig_mode(inventory())
+    ref = world.allocate("c", MIGS[0], VFS[0])
+    world.preparer.prepare(ref)
+    assert edits(world, ref.uid) == ({"nvidia-cap12", "nvidia-cap13"}, {"MIG-1"})
+    before = world.ledger.by_claim(ref.uid)
+    world.probe.found = made_anew()
+    world.reopen(boot_id="boot-2")
+    world.preparer.prepare(ref)
+    assert edits(world, ref.uid) == ({"nvidia-cap21", "nvidia-cap22"}, {"MIG-3"})
+    assert world.ledger.by_claim(ref.uid) == before
+    world.probe.found = inventory()
+    with pytest.raises(DeviceMissingError, match="no such MIG instance"):
+        world.preparer.prepare(ref)
+
+
+def test_a_mig_instance_is_never_planned_from_old_facts(world: World) -> None:
+    world.mkdev(*MIG_NODES)
+    world.probe.found = in_mig_mode(inventory())
+    world.machine.read()
+    world.probe.found = made_anew()
+    ref = world.allocate("c", MIGS[0])
+    world.preparer.prepare(ref)
+    assert edits(world, ref.uid) == ({"nvidia-cap21", "nvidia-cap22"}, {"MIG-3"})
 
 
 def test_a_mig_instance_is_held_against_other_claims_but_its_neighbour_is_not(world: World) -> None:
