@@ -19,6 +19,7 @@ import pynvml
 
 from driver.devices import pci_address
 from driver.mock.machine import GpuFunction, Machine
+from driver.mock.nvml_events import EventFunctions
 from driver.mock.nvml_mig import MIG_DEVICE_HANDLES, MigFunctions
 from driver.probes.nvml import ARCHITECTURE_CODES, BRAND_CODES
 
@@ -36,15 +37,16 @@ class _CFunction:
         return self._call(*arguments)
 
 
-class FakeNvml(MigFunctions):
+class FakeNvml(MigFunctions, EventFunctions):
     """The library of one machine on one node.
 
-    GPUs listed in `lost` (PCI addresses) answer as fallen off the bus. UUIDs follow from node name and PCI
-    address.
+    GPUs listed in `lost` (PCI addresses) answer as fallen off the bus; `raise_xid` makes one report an error.
+    UUIDs follow from node name and PCI address.
     """
 
     def __init__(self, machine: Machine, node_name: str) -> None:
-        super().__init__(machine)
+        MigFunctions.__init__(self, machine)
+        EventFunctions.__init__(self)
         self.lost: set[str] = set()
         self._node_name = node_name
         self._open = 0
@@ -88,6 +90,8 @@ class FakeNvml(MigFunctions):
         if not self._open:
             return int(pynvml.NVML_ERROR_UNINITIALIZED)
         self._open -= 1
+        if not self._open:
+            self._forget_sets()
         return int(pynvml.NVML_SUCCESS)
 
     def _c_nvmlErrorString(self, code: int) -> bytes:

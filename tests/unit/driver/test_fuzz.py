@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import shutil
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from driver.inventory import HostProbe
 from driver.mock import sysfs
 from driver.mock.machine import load
 from driver.mock.nvml import FakeNvml
+from driver.probes.net import netdevs
+from driver.probes.rtnetlink import decode_link
 from driver.slices import SliceOptions
 from tests.unit.driver.test_partitions import pool, within_limits
 
@@ -29,10 +32,12 @@ class NoNetdevs:
         return {}
 
 
-def damage(root: Path, chance: random.Random, share: float) -> None:
-    """Spoil a share of all files and links."""
-    files = [Path(d) / f for d, dirs, names in os.walk(root.resolve()) for f in (*names, *dirs)]
+def damage(root: Path, chance: random.Random, share: float, only: tuple[str, ...] = ("",)) -> None:
+    """Spoil a share of all files and links, or of those below the root whose path has one of some parts."""
+    root = root.resolve()
+    files = [Path(d) / f for d, dirs, names in os.walk(root) for f in (*names, *dirs)]
     files = [path for path in files if path.is_symlink() or path.is_file()]
+    files = [path for path in files if any(part in str(path.relative_to(root)) for part in only)]
     for path in chance.sample(files, int(len(files) * share)):
         if not path.parent.exists():
             continue
@@ -74,6 +79,36 @@ def test_any_damage_is_survived_and_each_problem_said_once_with_its_path(
         assert str(sysfs_root) in line or line.startswith("GPU 0000:"), line
     options = SliceOptions(mig="dynamic", vfio=True, pf_and_vfs=True)
     within_limits(pool(first, options))
+
+
+LESSER = ("link_speed", "link_width", "gids", "types", "node_guid")
+
+
+@pytest.mark.usefixtures("nvml")
+@pytest.mark.parametrize("seed", range(10))
+def test_damage_to_what_only_describes_a_device_costs_no_device(sysfs_root: Path, seed: int) -> None:
+    whole = HostProbe(sysfs_root, netdevs=NoNetdevs()).read()
+    damage(sysfs_root, random.Random(seed), 0.7, only=LESSER)
+    found = HostProbe(sysfs_root, netdevs=NoNetdevs()).read()
+    assert [gpu.pci_address for gpu in found.gpus] == [gpu.pci_address for gpu in whole.gpus]
+    assert [(nic.pci_address, nic.name, len(nic.vfs)) for nic in found.nics] == [
+        (nic.pci_address, nic.name, len(nic.vfs)) for nic in whole.nics
+    ]
+    within_limits(pool(found, SliceOptions()))
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_garbled_link_message_is_no_more_than_a_link_without_facts(seed: int) -> None:
+    chance = random.Random(seed)
+    numbers = [3, 18, 36, 38, 52, 56, 57]
+    body = b"".join(
+        struct.pack("=HH", chance.choice([0, 3, 8, 9, 40, 0xFFFF]), chance.choice(numbers))
+        + chance.randbytes(8)
+        for _ in range(chance.randrange(6))
+    )
+    facts = decode_link(struct.pack("=BxHiII", 0, 1, 7, 0, 0) + body[: chance.randrange(len(body) + 1)])
+    assert facts["index"] == 7
+    netdevs([facts], set())
 
 
 @pytest.mark.usefixtures("nvml")
