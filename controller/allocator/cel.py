@@ -2,22 +2,24 @@
 
 The environment is Kubernetes': `device.driver`, `device.attributes["domain"].name`,
 `device.capacity["domain"].name` (a quantity), `device.allowMultipleAllocations`. An unknown domain is an
-empty map, an unknown name is an error. The C++ runtime knows no maps with a default, so
-``device.attributes[X]`` is rewritten to ask first whether X is there.
+empty map, an unknown name is an error. Missing of Kubernetes' functions are ``format``, ``string`` of an
+address or network, and ``includes`` (which comes with list attributes, off by default).
 
 An expression is compiled once; a verdict is kept by expression and content of the device.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, Final
 
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_bindings, ext_optional, ext_strings
 
-from controller.allocator.cel_functions import QUANTITY, declarations, quantity_value, semver_value
+from controller.allocator import cel_functions, cel_network
+from controller.allocator.cel_functions import quantity_value, semver_value
+from controller.allocator.cel_syntax import rewritten, too_costly
+from controller.allocator.cel_values import QUANTITY
 from controller.allocator.model import NodeDevices, PoolDevice
 from driver.errors import PermanentError
 from driver.kube.objects import DeviceAttribute
@@ -27,10 +29,6 @@ Verdict = bool | str
 
 _EXTENSIONS: Final = "extensions: [{name: sets}, {name: two-var-comprehensions}]"
 _KEPT_VERDICTS: Final = 500_000
-_TOKEN = re.compile(
-    r"""(?P<literal>(?P<raw>[rR]?)(?P<quote>\"{3}|'{3}|"|')|//[^\n]*)"""
-    r"""|(?<![\w.])(?P<map>device\s*\.\s*(?:attributes|capacity))\s*\[\s*(?P<optional>\??)"""
-)
 
 
 class SelectorError(PermanentError):
@@ -62,7 +60,7 @@ class CelCache:
                 "device.allowMultipleAllocations": t.BOOL,
             },
             extensions=[ext_optional.ExtOptional(), ext_strings.ExtStrings(), ext_bindings.ExtBindings()],
-            functions=declarations(),
+            functions=[*cel_functions.declarations(), *cel_network.declarations()],
         )
         self._environment.compile("true")  # a declaration that clashes shows only now
         self._programs: dict[str, _Compiled] = {}
@@ -115,74 +113,25 @@ class CelCache:
         return compiled
 
     def _compile_new(self, expression: str) -> _Compiled:
+        costly = too_costly(expression)
+        if costly:
+            return _Compiled(None, costly)
         try:
-            program = self._environment.compile(expression)
-            returns = program.return_type()
-            if returns not in (cel.Type.BOOL, cel.Type.DYN):
-                return _Compiled(None, f"must evaluate to bool, not {returns.name()}")
-            rewritten = with_default_domains(expression)
-            if rewritten != expression:
-                program = self._environment.compile(rewritten)
+            program = self._environment.compile(rewritten(expression))
         except Exception as error:  # the binding raises bare RuntimeErrors
-            return _Compiled(None, _first_line(str(error)))
+            return _Compiled(None, self._complaint(expression) or _first_line(str(error)))
+        returns = program.return_type()
+        if returns not in (cel.Type.BOOL, cel.Type.DYN):
+            return _Compiled(None, f"must evaluate to bool, not {returns.name()}")
         return _Compiled(program)
 
-
-def with_default_domains(expression: str) -> str:
-    """Rewrite ``device.attributes[X]`` so that an unknown domain X is an empty map, and ``[?X]`` an optional
-    of it.
-    """
-    out: list[str] = []
-    at = 0
-    while found := _TOKEN.search(expression, at):
-        out.append(expression[at : found.start()])
-        if found["literal"]:
-            at = _literal_end(expression, found)
-            out.append(expression[found.start() : at])
-            continue
-        end = _bracket_end(expression, found.end())
-        if end < 0:
-            break
-        index = with_default_domains(expression[found.end() : end])
-        mapping = "".join(found["map"].split())
-        value = f"(({index}) in {mapping} ? {mapping}[{index}] : {{}})"
-        out.append(f"optional.of{value}" if found["optional"] else value)
-        at = end + 1
-    out.append(expression[at:])
-    return "".join(out)
-
-
-def _literal_end(text: str, found: re.Match[str]) -> int:
-    quote = found["quote"]
-    if quote is None:
-        return found.end()  # a comment
-    at = found.end()
-    while at < len(text):
-        if text[at] == "\\" and not found["raw"]:
-            at += 2
-        elif text.startswith(quote, at):
-            return at + len(quote)
-        else:
-            at += 1
-    return len(text)
-
-
-def _bracket_end(text: str, at: int) -> int:
-    """Where the bracket that was opened before `at` is closed; -1 if nowhere."""
-    depth = 0
-    while at < len(text):
-        found = _TOKEN.match(text, at)
-        if found and found["literal"]:
-            at = _literal_end(text, found)
-            continue
-        if text[at] in "[({":
-            depth += 1
-        elif text[at] in "])}":
-            if depth == 0:
-                return at
-            depth -= 1
-        at += 1
-    return -1
+    def _complaint(self, expression: str) -> str:
+        """What is wrong with the expression as it was written."""
+        try:
+            self._environment.compile(expression)
+        except Exception as error:  # the same
+            return _first_line(str(error))
+        return ""
 
 
 def _data(device: PoolDevice) -> dict[str, object]:

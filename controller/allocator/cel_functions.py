@@ -1,9 +1,7 @@
-"""Kubernetes' own CEL functions (quantity, semver, lists, regex) for the C++ runtime, whose values they must
-be made of.
+"""Kubernetes' own CEL functions on quantities, versions, lists and texts.
 
-That runtime has no opaque values for Python, so a quantity and a version travel as small protobuf messages
-that hold their canonical text: equality of messages is then equality of values, as Kubernetes' CEL has it. It
-tells overloads apart by kind of argument alone, hence one implementation serves all overloads on messages.
+The C++ runtime tells overloads apart by kind of argument alone, hence one implementation serves all overloads
+on values of ours.
 """
 
 from __future__ import annotations
@@ -12,40 +10,13 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any
 
 from cel_expr_python import cel
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
 
 from controller.allocator import quantity, semver
-
-_PACKAGE: Final = "tandem.cel"
-
-
-def _declare_messages() -> tuple[type[Message], type[Message]]:
-    file = descriptor_pb2.FileDescriptorProto(name="tandem/cel.proto", package=_PACKAGE, syntax="proto3")
-    for name in ("Quantity", "Semver"):
-        message = file.message_type.add(name=name)
-        message.field.add(
-            name="text",
-            number=1,
-            type=descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
-            label=descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL,
-        )
-    pool = descriptor_pool.Default()
-    pool.AddSerializedFile(file.SerializeToString())
-    quantity_type, semver_type = (
-        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
-        for name in ("Quantity", "Semver")
-    )
-    return quantity_type, semver_type
-
-
-_Quantity, _Semver = _declare_messages()
-
-QUANTITY: Final = cel.Type(f"{_PACKAGE}.Quantity")
-SEMVER: Final = cel.Type(f"{_PACKAGE}.Semver")
+from controller.allocator.cel_values import QUANTITY, SEMVER, is_of, make, text_of
 
 
 def quantity_value(text: str) -> Message:
@@ -55,33 +26,27 @@ def quantity_value(text: str) -> Message:
 
 def semver_value(text: str) -> Message:
     """A version as a CEL value. Raises ValueError where `text` is none."""
-    return _Semver(text=str(semver.parse(text)))
+    return make(SEMVER, str(semver.parse(text)))
 
 
 def _of(number: Fraction) -> Message:
-    return _Quantity(text=str(number))
+    return make(QUANTITY, str(number))
 
 
 def _number(value: Any) -> Fraction:
-    if not isinstance(value, _Quantity):
-        raise TypeError("no such overload")
-    return Fraction(value.text)  # type: ignore[attr-defined]
+    return Fraction(text_of(QUANTITY, value))
 
 
 def _compare(left: Any, right: Any) -> int:
-    if isinstance(left, _Quantity):
+    if is_of(QUANTITY, left):
         a, b = _number(left), _number(right)
         return (a > b) - (a < b)
-    if not isinstance(left, _Semver) or not isinstance(right, _Semver):
-        raise TypeError("no such overload")
-    x, y = semver.parse(left.text).key(), semver.parse(right.text).key()  # type: ignore[attr-defined]
+    x, y = _version(left).key(), _version(right).key()
     return (x > y) - (x < y)
 
 
 def _version(value: Any) -> semver.Version:
-    if not isinstance(value, _Semver):
-        raise TypeError("no such overload")
-    return semver.parse(value.text)  # type: ignore[attr-defined]
+    return semver.parse(text_of(SEMVER, value))
 
 
 def _parses(parse: Callable[[str], object], text: str) -> bool:
@@ -143,6 +108,19 @@ def _find(text: str, pattern: str) -> str:
     return found[0] if found else ""
 
 
+def _index(items: Any, item: Any, start: int = 0) -> int:
+    """Of a text in a text (from `start`), or of an item in a list; -1 where it is not."""
+    if isinstance(items, str):
+        return items.find(item, start)
+    return next((i for i, one in enumerate(items) if one == item), -1)
+
+
+def _last_index(items: Any, item: Any, start: int | None = None) -> int:
+    if isinstance(items, str):
+        return items.rfind(item, 0, None if start is None else start + len(item))
+    return max((i for i, one in enumerate(items) if one == item), default=-1)
+
+
 def declarations() -> list[cel.FunctionDecl]:
     """The functions for a CEL environment. Two-value overloads: quantity with quantity, version with
     version.
@@ -182,7 +160,17 @@ def declarations() -> list[cel.FunctionDecl]:
             member(name, QUANTITY, [QUANTITY, t.INT], impl),
         )
 
+    def indices(name: str, impl: Callable[..., Any]) -> cel.FunctionDecl:
+        return function(
+            name,
+            member(name, t.INT, [t.STRING, t.STRING], impl),
+            member(name, t.INT, [t.STRING, t.STRING, t.INT], impl),
+            *(member(name, t.INT, [items, kind], impl) for kind in (t.STRING, t.INT, t.BOOL, t.DOUBLE)),
+        )
+
     return [
+        indices("indexOfAny", _index),  # `cel_syntax` puts these in the place of those without Any
+        indices("lastIndexOfAny", _last_index),
         function("quantity", plain("quantity", QUANTITY, [t.STRING], quantity_value)),
         function("isQuantity", plain("isQuantity", t.BOOL, [t.STRING], lambda s: _parses(quantity.parse, s))),
         function(

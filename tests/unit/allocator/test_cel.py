@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.allocator import quantity, semver
-from controller.allocator.cel import CelCache, SelectorError, with_default_domains
+from controller.allocator.cel import CelCache, SelectorError
+from controller.allocator.cel_syntax import rewritten as rewrite
 from controller.allocator.model import NodeDevices
 from tests.unit.allocator import world
 
@@ -52,6 +53,25 @@ MEMORY = 'device.capacity["tandem-dra.io"].mem'
         '["a", "b"].exists(i, v, i == 1 && v == "b") && "A,b".lowerAscii().split(",") == ["a", "b"]',
         f'{OURS}.type in ["gpu", "mig"] && {OURS}.type.matches("^g.u$")',
         '"device.attributes[" != "]"',
+        '[1, 2, 1].indexOf(1) == 0 && [1, 2, 1].lastIndexOf(1) == 2 && ["a"].indexOf("b") == -1',
+        '"tacocat".indexOf("c") == 2 && "tacocat".indexOf("c", 3) == 4 && "tacocat".lastIndexOf("c", 3) == 2',
+        '"indexOf(" != ".indexOf("',
+        'ip("192.168.0.1").family() == 4 && ip("::1").isLoopback()',
+        '!isIP("1.2.3") && !isIP("fe80::1%eth0")',
+        'ip("::1") == ip("0:0:0:0:0:0:0:1") && ip.isCanonical("::1") && !ip.isCanonical("0::1")',
+        'ip("224.0.0.1").isLinkLocalMulticast() && ip("fe80::1").isLinkLocalUnicast()',
+        'ip("::").isUnspecified()',
+        'ip("192.168.0.1").isGlobalUnicast() && !ip("255.255.255.255").isGlobalUnicast()',
+        'cidr("10.0.0.0/8").containsIP("10.1.2.3") && !cidr("10.0.0.0/8").containsIP(ip("11.0.0.1"))',
+        'cidr("10.0.0.0/8").containsCIDR("10.1.0.0/16")',
+        '!cidr("10.0.0.0/8").containsCIDR(cidr("0.0.0.0/0"))',
+        'cidr("10.1.2.3/8").ip() == ip("10.1.2.3") && cidr("10.1.2.3/8").masked() == cidr("10.0.0.0/8")',
+        'cidr("fd00::/64").prefixLength() == 64 && !isCIDR("10.0.0.0/255.0.0.0") && !isCIDR("10.0.0.0/08")',
+        'url("https://[::1]:80/a b?k=1&k=2").getHost() == "[::1]:80" && isURL("/path") && !isURL("path")',
+        'url("https://Host:80/a b").getHostname() == "Host" && url("https://Host:80/a b").getPort() == "80"',
+        'url("https://h/a b?k=1&k=2").getEscapedPath() == "/a%20b"',
+        'url("/p?k=1&k=2").getQuery()["k"][1] == "2"',
+        'url("https://h").getScheme() == "https" && url("/p").getHost() == ""',
     ],
 )
 def test_true_of_this_device(expression: str) -> None:
@@ -66,6 +86,8 @@ def test_true_of_this_device(expression: str) -> None:
         (f'{OURS}.type.compareTo(quantity("1")) == 0', "No matching overloads"),
         (f'{OURS}.fw.compareTo(quantity("1")) == 0', "no such overload"),
         ('quantity("80 GB").isInteger()', "no quantity"),
+        ('ip("::ffff:1.2.3.4").family() == 4', "IPv4 in IPv6"),
+        ('cidr("10.0.0.0/8").containsIP(quantity("1") == quantity("1") ? dyn(1) : dyn(2))', "overload"),
         (f"{OURS}.rail", "not true or false"),
     ],
 )
@@ -83,6 +105,14 @@ def test_cannot_be_told_of_this_device(expression: str, why: str) -> None:
         ("1 +", "Syntax error"),
         ('"text"', "must evaluate to bool"),
         ('quantity("1") == semver("1.0.0")', "no matching overload"),
+        ('quantity("1").text == "1"', "undefined field"),
+        ('quantity("1").in == "1"', "Syntax error"),
+        ('has(quantity("1").in)', "must be a field selection"),
+        (f'"{"x" * 10_240}" == ""', "is longer than 10240 bytes"),
+        (
+            "[1].all(a, [1].all(b, [1].all(c, [1].all(d, a + b + c + d == 4))))",
+            "has 4 loops in each other",
+        ),
     ],
 )
 def test_does_not_compile(expression: str, why: str) -> None:
@@ -112,7 +142,7 @@ def test_does_not_compile(expression: str, why: str) -> None:
     ],
 )
 def test_only_look_ups_of_a_domain_are_rewritten(expression: str, rewritten: str) -> None:
-    assert with_default_domains(expression) == rewritten
+    assert rewrite(expression) == rewritten
 
 
 def test_a_domain_may_be_looked_up_inside_another_look_up() -> None:

@@ -1,0 +1,128 @@
+"""Selectors as text: what must be rewritten before the C++ runtime understands them as Kubernetes does, and
+what they could cost.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+MAX_LENGTH: Final = 10 * 1024
+"""Bytes of an expression (resource.k8s.io/v1)."""
+MAX_STEPS: Final = 1_000_000
+"""Kubernetes' own limit of cost is as high, and refuses more precisely; this one keeps a node's worth of
+devices from taking minutes.
+"""
+_MOST_ITEMS: Final = 32
+"""Attributes of a device."""
+
+_TOKEN: Final = re.compile(
+    r"""(?P<literal>(?P<raw>[rR]?)(?P<quote>\"{3}|'{3}|"|')|//[^\n]*)"""
+    r"""|(?<![\w.])(?P<map>device\s*\.\s*(?:attributes|capacity))\s*\[\s*(?P<optional>\??)"""
+    r"""|(?P<call>\.\s*(?:indexOf|lastIndexOf)(?=\s*\())"""
+)
+_LOOP: Final = re.compile(
+    r"\.\s*(?:all|exists|exists_one|existsOne|map|filter|transformList|transformMap|transformMapEntry)\s*\("
+)
+
+
+def rewritten(expression: str) -> str:
+    """The expression for the C++ runtime.
+
+    ``device.attributes[X]`` becomes an empty map for an unknown domain X, and ``[?X]`` an optional of it;
+    ``indexOf`` and ``lastIndexOf`` become functions of ours that know lists too.
+    """
+    out: list[str] = []
+    at = 0
+    while found := _TOKEN.search(expression, at):
+        out.append(expression[at : found.start()])
+        if found["literal"]:
+            at = _literal_end(expression, found)
+            out.append(expression[found.start() : at])
+            continue
+        if found["call"]:
+            out.append(f"{found['call']}Any")
+            at = found.end()
+            continue
+        end = _bracket_end(expression, found.end())
+        if end < 0:
+            at = found.start()
+            break
+        index = rewritten(expression[found.end() : end])
+        mapping = "".join(found["map"].split())
+        value = f"(({index}) in {mapping} ? {mapping}[{index}] : {{}})"
+        out.append(f"optional.of{value}" if found["optional"] else value)
+        at = end + 1
+    out.append(expression[at:])
+    return "".join(out)
+
+
+def too_costly(expression: str) -> str:
+    """Why the expression must not be evaluated; empty if it may: it is too long, or its loops run in each
+    other so deep that they could take more than a million rounds.
+    """
+    if len(expression.encode()) > MAX_LENGTH:
+        return f"is longer than {MAX_LENGTH} bytes"
+    code = _without_literals(expression)
+    items = max(_MOST_ITEMS, code.count(",") + 1)
+    if items ** _deepest_loop(code) > MAX_STEPS:
+        return f"has {_deepest_loop(code)} loops in each other, which could take too long"
+    return ""
+
+
+def _without_literals(expression: str) -> str:
+    out: list[str] = []
+    at = 0
+    while found := _TOKEN.search(expression, at):
+        out.append(expression[at : found.start()])
+        at = _literal_end(expression, found) if found["literal"] else found.end()
+        if not found["literal"]:
+            out.append(found[0])
+    return "".join((*out, expression[at:]))
+
+
+def _deepest_loop(code: str) -> int:
+    starts = {found.end() - 1 for found in _LOOP.finditer(code)}
+    depth = deepest = 0
+    open_loops: list[bool] = []
+    for at, char in enumerate(code):
+        if char in "([{":
+            open_loops.append(at in starts)
+            depth += at in starts
+            deepest = max(deepest, depth)
+        elif char in ")]}" and open_loops:
+            depth -= open_loops.pop()
+    return deepest
+
+
+def _literal_end(text: str, found: re.Match[str]) -> int:
+    quote = found["quote"]
+    if quote is None:
+        return found.end()  # a comment
+    at = found.end()
+    while at < len(text):
+        if text[at] == "\\" and not found["raw"]:
+            at += 2
+        elif text.startswith(quote, at):
+            return at + len(quote)
+        else:
+            at += 1
+    return len(text)
+
+
+def _bracket_end(text: str, at: int) -> int:
+    """Where the bracket that was opened before `at` is closed; -1 if nowhere."""
+    depth = 0
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if found and found["literal"]:
+            at = _literal_end(text, found)
+            continue
+        if text[at] in "[({":
+            depth += 1
+        elif text[at] in "])}":
+            if depth == 0:
+                return at
+            depth -= 1
+        at += 1
+    return -1
