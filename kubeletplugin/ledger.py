@@ -231,6 +231,13 @@ class Ledger:
                 "UPDATE devices SET plan = ? WHERE claim_uid = ? AND position = ?",
                 [(_encode(device), plan.uid, position) for position, device in enumerate(plan.devices)],
             )
+            db.executemany(
+                "UPDATE attachments SET attachment = ? WHERE claim_uid = ? AND device = ?",
+                [
+                    (_encode(replace(row, state="prepared", sandbox=None, home=None)), plan.uid, row.device)
+                    for row in plan.attachments
+                ],
+            )
 
     def begin_unprepare(self, uid: str) -> ClaimRecord | None:
         """→ `unpreparing`: no ADD gets its NICs any more. Returns the claim, None if it is not there."""

@@ -290,18 +290,19 @@ class Preparer:
     def _again(self, record: ClaimRecord, claim: AllocatedClaim) -> Plan:
         if set(claim.consumers) - set(record.plan.consumers):
             self._ledger.add_consumers(claim.uid, claim.consumers)
-        plan = self._renew_parts(record.plan, claim)
+        plan = self._renew(record.plan, claim)
         self._write_files(claim.uid)
         return plan
 
-    def _renew_parts(self, plan: Plan, claim: AllocatedClaim) -> Plan:
-        """A MIG instance that was made anew, as after each reboot, has other nodes under its old name."""
-        parts = {device.device for device in plan.devices if device.parent}
-        if not parts:
-            return plan
-        asked = replace(claim, devices=tuple(d for d in claim.devices if d.device in parts))
-        made = iter(planner.plan(asked, self._machine.facts(fresh=True)).devices)
-        renewed = replace(plan, devices=tuple(next(made) if d.parent else d for d in plan.devices))
+    def _renew(self, plan: Plan, claim: AllocatedClaim) -> Plan:
+        """The same devices as they are now: their nodes may have other numbers after a reboot, and those of a
+        MIG instance whenever it is made anew.
+        """
+        fresh = any(device.parent for device in plan.devices)
+        now = planner.plan(claim, self._machine.facts(fresh=fresh))
+        rdma = {attachment.device: attachment.rdma_device for attachment in now.attachments}
+        attachments = tuple(replace(row, rdma_device=rdma[row.device]) for row in plan.attachments)
+        renewed = replace(plan, devices=now.devices, attachments=attachments)
         if renewed != plan:
             self._ledger.replan(renewed)
         return renewed
@@ -309,7 +310,7 @@ class Preparer:
     def _record(self, claim: AllocatedClaim, wait_seconds: float) -> Plan:
         """Plan and write the intent, waiting for devices that other claims still have."""
         deadline = time.monotonic() + wait_seconds
-        fresh = any(gpus.is_instance(device.device) for device in claim.devices)  # see `_renew_parts`
+        fresh = any(gpus.is_instance(device.device) for device in claim.devices)  # see `_renew`
         while True:
             facts = self._machine.facts(fresh=fresh)
             try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from driver.devices import Inventory
+from driver.devices import Inventory, RdmaDevice
 from driver.errors import PermanentError, RetryableError
 from driver.kube import paths
 from kubeletplugin.attach.store import AttachmentGoneError, HomeState, Sandbox
@@ -256,6 +256,26 @@ def test_a_mig_instance_that_was_made_anew_is_prepared_again_as_it_is_now(world:
     world.probe.found = inventory()
     with pytest.raises(DeviceMissingError, match="no such MIG instance"):
         world.preparer.prepare(ref)
+
+
+def test_a_vf_whose_rdma_device_has_another_number_after_a_reboot_is_prepared_again_as_it_is_now(
+    world: World,
+) -> None:
+    world.mkdev("infiniband/uverbs77")
+    ref = world.allocate("c", VFS[0])
+    world.preparer.prepare(ref)
+    found = inventory()
+    nic = found.nics[0]
+    renamed = RdmaDevice("mlx5_77", char_devices=("infiniband/uverbs77",))
+    vfs = tuple(replace(vf, rdma=renamed) if vf.index == 0 else vf for vf in nic.vfs)
+    world.probe.found = replace(found, nics=(replace(nic, vfs=vfs), *found.nics[1:]))
+    world.reopen(boot_id="boot-2")
+    world.machine.read()
+    world.preparer.prepare(ref)
+    (device,) = cdi(world, ref.uid)["devices"]
+    nodes = [node["path"] for node in device["containerEdits"]["deviceNodes"]]
+    assert nodes == ["/dev/infiniband/uverbs77"]
+    assert [row.rdma_device for row in world.ledger.by_claim(ref.uid)] == ["mlx5_77"]
 
 
 def test_a_mig_instance_is_never_planned_from_old_facts(world: World) -> None:
