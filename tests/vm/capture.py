@@ -19,7 +19,10 @@ from tests.controlplane.build import say
 
 TREES: Final = Path(__file__).parents[1] / "data/sysfs"
 _CLASSES = ("0x0200", "0x0207", "0x0300", "0x0302")
-_ATTRIBUTES = ("class", "vendor", "device", "numa_node", "sriov_totalvfs", "sriov_numvfs")
+_ATTRIBUTES = (
+    *("class", "vendor", "device", "numa_node", "sriov_totalvfs", "sriov_numvfs"),
+    *("max_link_speed", "max_link_width", "current_link_speed", "current_link_width"),
+)
 _LINKS = ("driver", "iommu_group", "physfn")
 _PRODUCT = "class/dmi/id/product_name"
 

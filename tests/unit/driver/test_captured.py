@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from driver.devices import Gpu, Inventory, Netdev, Place, Tier
+from driver.devices import Gpu, Inventory, Netdev, PcieLink, Place, Tier
 from driver.inventory import HostProbe
 from driver.probes.pci import PciProbe
 from driver.topology import tier
@@ -83,3 +83,11 @@ def test_pairs_on_one_switch_are_rails(inventory: Inventory) -> None:
     nics = {nic.pci_address: nic.rail for nic in inventory.nics}
     assert (gpus[GPU0], nics[NIC0]) == (0, 0)
     assert (gpus[GPU1], nics[NIC4]) == (1, 1)
+
+
+def test_links_are_those_that_the_kernel_speaks_of_and_a_vf_has_none_of_its_own(sysfs: Path) -> None:
+    functions = PciProbe(sysfs).read()
+    nic, gpu = functions[NIC0].pcie, functions[GPU0].pcie
+    assert (nic.max_speed, nic.max_width, nic.current_speed, nic.current_width) == (2500, 1, 2500, 1)
+    assert gpu == PcieLink(2500, 1)
+    assert functions["0000:a3:10.0"].pcie == PcieLink()
