@@ -215,12 +215,13 @@ def first(case: Case, matcher: Matcher) -> list[str] | None:
 
     def fits(placed: list[tuple[Part, Device]]) -> bool:
         """All rules but matchAttribute, for what is placed so far."""
-        parts = [Part(p.claim, p.name, p.main, (d,), 1) for p, d in placed]
         names: dict[tuple[int, str], tuple[str, ...]] = {}
+        parts: dict[tuple[int, str], Part] = {}
         for part, one in placed:
-            names[part.claim, part.name] = (*names.get((part.claim, part.name), ()), one.name)
-        counted = [Part(p.claim, p.name, p.main, p.candidates, len(names[p.claim, p.name])) for p in parts]
-        faults = broken(case, counted, names)
+            key = part.claim, part.name
+            names[key] = (*names.get(key, ()), one.name)
+            parts[key] = Part(part.claim, part.name, part.main, part.candidates, len(names[key]))
+        faults = broken(case, list(parts.values()), names)
         return not [f for f in faults if "match" not in f and "no candidate" not in f]
 
     def agree(placed: list[tuple[Part, Device]]) -> bool:
