@@ -1,12 +1,11 @@
-"""Named points at which a test may stop the process, so that crash tests are exact and need no luck of
-timing.
+"""Named points at which a test may stop the process, so that crash tests are exact, without luck of timing.
 
 Every durable transition of the ledger calls `step`, and so do the few places between two of them where
 something outside it has changed. It does nothing unless TANDEM_STOP_AT names the point:
 
     TANDEM_STOP_AT=prepare.recorded=kill          SIGKILL to this process, each time
-    TANDEM_STOP_AT=prepare.recorded=kill:/path    the same once: the file is made first, and spares
-    whoever finds it TANDEM_STOP_AT=prepare.recorded=pause:/path   wait there until the file exists
+    TANDEM_STOP_AT=prepare.recorded=kill:/path    once: the file is made first, and spares all later
+    TANDEM_STOP_AT=prepare.recorded=pause:/path   wait there until the file exists
 """
 
 from __future__ import annotations
