@@ -16,9 +16,10 @@ from fractions import Fraction
 
 from controller.allocator.capacity import Amounts
 from controller.allocator.model import DeviceId, add_amounts, shares_of
-from driver import config
+from driver.codec import PLACEMENT, kind_of
 from driver.errors import ConfigError
 from driver.kube.objects import AllocationResult
+from driver.placement import Placement, decode_placement
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Held:
 
     devices: frozenset[DeviceId]
     shares: Mapping[DeviceId, Amounts]
-    placement: config.Placement | None
+    placement: Placement | None
     node: str | None
 
     @property
@@ -186,13 +187,13 @@ def _shares(allocation: AllocationResult) -> dict[DeviceId, Amounts]:
     return dict(shares)
 
 
-def _placement(allocation: AllocationResult, driver_name: str) -> config.Placement | None:
+def _placement(allocation: AllocationResult, driver_name: str) -> Placement | None:
     for entry in allocation.devices.config:
         if entry.source != "FromClass" or entry.opaque is None or entry.opaque.driver != driver_name:
             continue
         try:
-            if config.kind_of(entry.opaque.parameters) == config.PLACEMENT:
-                return config.decode_placement(entry.opaque.parameters)
+            if kind_of(entry.opaque.parameters) == PLACEMENT:
+                return decode_placement(entry.opaque.parameters)
         except ConfigError as error:
             log.warning("an allocation's config of %s cannot be read: %s", driver_name, error)
     return None

@@ -14,7 +14,6 @@ from controller.addresses import RailSubnets
 from controller.allocator.model import PoolDevice
 from controller.allocator.verdict import Allocation, ClaimAllocation
 from controller.books import read
-from driver.config import PlacedInterface, PlacedPair, Placement, encode_placement
 from driver.kube.objects import (
     AllocationResult,
     DeviceAllocationConfig,
@@ -22,6 +21,7 @@ from driver.kube.objects import (
     ResourceClaim,
 )
 from driver.names import RAIL, TYPE, TYPE_NIC, TYPE_VF, qualified
+from driver.placement import PlacedInterface, PlacedPair, Placement, encode_placement
 
 
 def compose(

@@ -23,7 +23,6 @@ from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key, claim_keys
 from controller.validation.documents import KubeObject
 from controller.wish import NoWish, Wish, Wishes
-from driver.config import PlacedPair
 from driver.errors import InvalidObjectError, TandemError
 from driver.kube.objects import (
     AllocationResult,
@@ -43,6 +42,7 @@ from driver.kube.objects import (
     ResourceClaimTemplate,
     ResourceSlice,
 )
+from driver.placement import PlacedPair
 
 _ROOM: Final = {"cpu": "1M", "memory": "1Ei", "ephemeral-storage": "1Ei", "pods": "1M"}
 """Of a node that says nothing about its size."""

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from driver.config import PLACEMENT, Placement, decode_placement, decode_user, kind_of
+from driver.codec import PLACEMENT, kind_of
+from driver.config import decode_user
 from driver.errors import ConfigError, PermanentError, RetryableError
 from driver.kube.objects import DeviceAllocationConfig, ResourceClaim
 from driver.names import pool_name
+from driver.placement import Placement, decode_placement
 
 
 @dataclass(frozen=True, slots=True, order=True)

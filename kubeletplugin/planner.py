@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from driver.config import PlacedInterface, PlacedPair
 from driver.devices import Inventory, Nic, RdmaDevice, Vf
 from driver.errors import ConfigError, RetryableError
 from driver.names import TYPE_NIC, TYPE_VF, device_name
+from driver.placement import PlacedInterface, PlacedPair
 from kubeletplugin import gpus
 from kubeletplugin.attach.store import Attachment
 from kubeletplugin.claims import AllocatedClaim, ClaimedDevice, ClaimError, Consumer

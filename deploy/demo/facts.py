@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from itertools import groupby
 
-from driver.config import PLACEMENT, Placement, decode_placement, kind_of
+from driver.codec import PLACEMENT, kind_of
 from driver.kube.objects import Pod, ResourceClaim, ResourceSlice
 from driver.names import CONTROLLER_TAINT, DRIVER_NAME
+from driver.placement import Placement, decode_placement
 
 SECTION = "--- tandem demo ---"
 LOOK_INSIDE = (

@@ -13,7 +13,7 @@ from controller.allocator.cel import CelCache
 from controller.placement import Placer
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
-from driver.config import PLACEMENT, Placement, decode_placement, kind_of
+from driver.codec import PLACEMENT, kind_of
 from driver.kube.objects import (
     AllocationResult,
     Node,
@@ -23,6 +23,7 @@ from driver.kube.objects import (
     ResourceSlice,
 )
 from driver.names import CLAIM_FINALIZER, DRIVER_NAME
+from driver.placement import Placement, decode_placement
 from tests.unit.controller.things import CLASSES, slices_of
 
 CEL = CelCache()

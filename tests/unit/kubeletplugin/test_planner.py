@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from driver.config import PlacedInterface
 from driver.devices import Inventory
 from driver.errors import PermanentError, RetryableError
 from driver.kube.objects import ResourceClaim, ResourceSlice
+from driver.placement import PlacedInterface
 from driver.slices import SliceOptions, build
 from kubeletplugin.claims import AllocatedClaim, ClaimError, read
 from kubeletplugin.planner import DeviceMissingError, DeviceNode, NodeFacts, plan
