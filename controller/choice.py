@@ -21,6 +21,7 @@ from controller.allocator.solve import allocate
 from controller.allocator.verdict import Allocation, Refusal, aggregate
 from controller.books import node_of
 from controller.nearest import Change, Question, changes
+from controller.quest import Quest
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, NodeRecord
 from driver.kube.objects import Pod, ResourceClaim
@@ -70,28 +71,14 @@ class Chooser:
         self._nearest: dict[tuple[bytes, tuple[object, ...]], str] = {}
         self._allocated: dict[tuple[bytes, str], tuple[int, tuple[int, ...], Allocation]] = {}
 
-    def choose(
-        self,
-        pod: Pod,
-        wanted: Sequence[ResourceClaim],
-        allocated: Sequence[ResourceClaim],
-        sharers: Sequence[Pod],
-        left_out: Mapping[str, float],
-        since: int,
-    ) -> Choice:
+    def choose(self, quest: Quest) -> Choice:
         """Find a place.
-
-        Args:
-            pod: the pod.
-            wanted: its claims that are to be allocated, together.
-            allocated: its other claims, which pin the node.
-            sharers: pods that wait for some of `wanted` too; where not all fit, most should.
-            left_out: nodes where it was tried in vain, not to be tried now.
-            since: only nodes that changed after this generation.
 
         Raises:
             TandemError: something about the claims is wrong, wherever they would go.
         """
+        pod, wanted, allocated = quest.pod, quest.wanted, quest.allocated
+        sharers, left_out, since = quest.sharers, quest.left_out, quest.since
         requests = fit.pod_requests(pod)
         misfits: Counter[str] = Counter()
         refusals: list[Refusal] = []

@@ -10,6 +10,7 @@ from controller.allocator.cel import CelCache
 from controller.books import node_of
 from controller.choice import Chooser
 from controller.ownership import Ownership
+from controller.quest import Quest
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
 from controller.validation.documents import KubeObject
@@ -72,7 +73,7 @@ def explain(state: ClusterState, key: Key, settings: PlacementSettings, cel: Cel
         return Explanation(False, f"its requests are not for devices of {settings.driver_name}", names)
     chooser = Chooser(state, settings, cel)
     try:
-        choice = chooser.choose(pod, wish.wanted, wish.allocated, wishes.sharers(wish), {}, 0)
+        choice = chooser.choose(Quest(pod, wish.wanted, wish.allocated, tuple(wishes.sharers(wish))))
     except TandemError as error:
         return Explanation(False, str(error), names)
     if choice.best is None:

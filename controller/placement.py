@@ -19,6 +19,7 @@ from controller.allocator.verdict import Allocation
 from controller.backoff import Backoff
 from controller.choice import Choice, Chooser
 from controller.ownership import Ownership
+from controller.quest import Quest
 from controller.queue import PlacementQueue, Turn
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Failure, Key
@@ -160,7 +161,14 @@ class Placer:
         generation = self._state.generation
         try:
             choice = self._chooser.choose(
-                pod, wish.wanted, wish.allocated, self._wishes.sharers(wish), left_out, turn.since
+                Quest(
+                    pod,
+                    wish.wanted,
+                    wish.allocated,
+                    sharers=tuple(self._wishes.sharers(wish)),
+                    left_out=left_out,
+                    since=turn.since,
+                )
             )
             if choice.best is not None:
                 return self._allocate(wish, choice.best.node, choice.best.allocation)

@@ -19,6 +19,7 @@ from controller.allocator.model import NodeDevices
 from controller.allocator.traits import traits, values
 from controller.books import read
 from controller.choice import Chooser
+from controller.quest import Quest
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key, claim_keys
 from controller.validation.documents import KubeObject
@@ -250,7 +251,7 @@ class _Planner:
         sharers = self._wishes.sharers(wish) if entry.own_claim is None else []
         start = self._clock()
         try:
-            choice = self._chooser.choose(pod, wish.wanted, wish.allocated, sharers, {}, 0)
+            choice = self._chooser.choose(Quest(pod, wish.wanted, wish.allocated, tuple(sharers)))
         except TandemError as error:
             return self._planned(entry, None, str(error))
         finally:

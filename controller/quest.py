@@ -1,4 +1,4 @@
-"""One pod's question to the Chooser, as a value: everything that its answer may depend on besides the cluster.
+"""One pod's question to the Chooser, as a value: all that its answer depends on besides the cluster.
 
 The placement, `tandem plan`, `tandem explain` and the gang search ask the same thing with more or fewer
 conditions; a value can be varied (`dataclasses.replace`) where a list of arguments would be repeated.
@@ -25,7 +25,7 @@ class Quest:
         sharers: pods that wait for some of `wanted` too; where not all fit, most should.
         left_out: nodes where it was tried in vain, not to be tried now, with the end of that (seconds).
         since: only nodes that changed after this generation.
-        limits: for each wanted claim, which rails its NICs may be on; or empty.
+        limits: for each wanted claim, which rails its NICs may be on (None: any); or empty.
         within: a node label and its value, which the node must have.
         draft: placements that are decided but not in the ClusterState yet.
     """
@@ -36,6 +36,6 @@ class Quest:
     sharers: tuple[Pod, ...] = ()
     left_out: Mapping[str, float] = field(default_factory=dict)
     since: int = 0
-    limits: tuple[Limit, ...] = ()
+    limits: tuple[Limit | None, ...] = ()
     within: tuple[str, str] | None = None
     draft: Draft | None = None
