@@ -14,7 +14,7 @@ from typing import Final
 from controller.allocator import quantity
 from controller.allocator.capacity import Requests
 from controller.allocator.verdict import Refusal
-from driver.config import Alignment, decode_user
+from driver.config import Alignment, UserConfig, decode_user
 from driver.errors import ConfigError
 from driver.kube.objects import (
     DeviceClass,
@@ -205,13 +205,15 @@ class _Reader:
         for name, device_class in sorted(classes.items()):
             for class_config in device_class.spec.config:
                 if class_config.opaque is not None and class_config.opaque.driver == driver:
-                    one = self._alignment(f'DeviceClass "{name}"', bytes(class_config.opaque.parameters))
-                    if {one.pairs.gpus, one.pairs.nics} <= self._names:
+                    one = self._configured(f'DeviceClass "{name}"', bytes(class_config.opaque.parameters))
+                    if isinstance(one, Alignment) and {one.pairs.gpus, one.pairs.nics} <= self._names:
                         found[one.pairs.gpus, one.pairs.nics] = one
         for number, config in enumerate(self._claim.spec.devices.config):
             if config.opaque is not None and config.opaque.driver == driver:
                 subject = f"config {number}"
-                one = self._alignment(subject, bytes(config.opaque.parameters))
+                one = self._configured(subject, bytes(config.opaque.parameters))
+                if not isinstance(one, Alignment):
+                    continue
                 for name in (one.pairs.gpus, one.pairs.nics):
                     if name not in self._names:
                         raise self.refused(subject, f"pairs: there is no request {name!r}")
@@ -225,7 +227,7 @@ class _Reader:
                 )
         return list(found.values())
 
-    def _alignment(self, subject: str, parameters: bytes) -> Alignment:
+    def _configured(self, subject: str, parameters: bytes) -> UserConfig:
         try:
             return decode_user(parameters)
         except ConfigError as error:

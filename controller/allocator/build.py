@@ -7,13 +7,15 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from types import MappingProxyType
 
 from controller.allocator import quantity
 from controller.allocator.asks import Ask, ParsedClaim
 from controller.allocator.candidates import Candidates, Taken, wanted
 from controller.allocator.capacity import share
+from controller.allocator.limits import Limit, rails
 from controller.allocator.model import NodeDevices
-from controller.allocator.problem import Budget, Demand, Kind, Match, Pairing, Problem, Use
+from controller.allocator.problem import Budget, Cover, Demand, Kind, Match, Pairing, Problem, Use
 from controller.allocator.stranding import Stranding
 from controller.allocator.traits import Counter, consumption, pool_of, signatures, values
 from driver.config import Alignment
@@ -32,8 +34,11 @@ class Chosen:
 class Builder:
     """Makes problems for one node and one set of taken devices."""
 
-    def __init__(self, node: NodeDevices, taken: Taken) -> None:
+    def __init__(
+        self, node: NodeDevices, taken: Taken, limits: Mapping[int, Limit] = MappingProxyType({})
+    ) -> None:
         self._node = node
+        self._limits = limits
         self._taken = taken
         self._stranding = Stranding(node, taken.indices)
 
@@ -90,6 +95,7 @@ class Builder:
                 *_admin_budgets(kinds, demands),
             ),
             pairings=tuple(_pairings(claims, chosen)),
+            covers=tuple(self._covers(claims, chosen, kinds, demands)),
         )
 
     def _kinds(
@@ -105,7 +111,8 @@ class Builder:
             bit = 1 << number
             for index in free:
                 masks[index] = masks.get(index, 0) | bit
-        alike = signatures(self._node, names)
+        by_rail = any(limit.exactly for limit in self._limits.values())
+        alike = signatures(self._node, names, by_rail=by_rail)
         members: dict[tuple[int, int], list[int]] = {}
         for index in sorted(masks):
             members.setdefault((masks[index], alike[index]), []).append(index)
@@ -169,6 +176,25 @@ class Builder:
             )
             for (pool, counter_set, name), uses in weights.items()
         ]
+
+    def _covers(
+        self,
+        claims: Sequence[ParsedClaim],
+        chosen: Sequence[Chosen],
+        kinds: Sequence[Kind],
+        demands: Sequence[Demand],
+    ) -> Iterable[Cover]:
+        """Rails that a claim must use every one of, once all its requests are there."""
+        for number, limit in self._limits.items():
+            mine = [i for i, c in enumerate(chosen) if c.ask.claim == number]
+            if not limit.exactly or len(mine) < len(claims[number].options):
+                continue
+            column = rails(self._node)
+            for rail in sorted(limit.rails):
+                uses = {(i, k) for i in mine for k in demands[i].kinds if column[kinds[k].devices[0]] == rail}
+                prefix = f"{claims[number].name}: " if len(claims) > 1 else ""
+                label = f"{prefix}rail {rail}"
+                yield Cover(label, f"no NIC of the claim can be on it ({limit.reason})", frozenset(uses))
 
     def _capacity_budgets(
         self,

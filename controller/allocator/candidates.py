@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Final
 
 from controller.allocator import quantity
 from controller.allocator.asks import Ask, Refused
 from controller.allocator.capacity import Amounts, Requests, room, share
 from controller.allocator.cel import CelCache, SelectorError
+from controller.allocator.limits import Limit
 from controller.allocator.model import DeviceId, NodeDevices, PoolDevice, PoolId
 from controller.allocator.traits import Counter, consumption, pool_of, traits
 from controller.allocator.verdict import Filtered, Refusal
@@ -116,11 +118,19 @@ class Candidates:
 class Filter:
     """Finds candidates on one node; asks that filter alike share one answer."""
 
-    def __init__(self, node: NodeDevices, taken: Taken, options: Options, cel: CelCache) -> None:
+    def __init__(
+        self,
+        node: NodeDevices,
+        taken: Taken,
+        options: Options,
+        cel: CelCache,
+        limits: Mapping[int, Limit] = MappingProxyType({}),
+    ) -> None:
         self._node = node
         self._taken = taken
         self._options = options
         self._cel = cel
+        self._limits = limits
         self._known: dict[object, Candidates] = {}
 
     def candidates(self, ask: Ask, claim: str) -> Candidates:
@@ -128,14 +138,15 @@ class Filter:
         if ask.everything and self._node.bad_pools:
             bad = self._node.bad_pools[0]
             raise _refused(claim, ask, f"asks for all devices, but pool {bad.pool.name} is {bad.reason}")
-        key = (ask.class_selectors, ask.selectors, ask.tolerations, ask.capacity, ask.admin)
+        limit = self._limits.get(ask.claim)
+        key = (ask.class_selectors, ask.selectors, ask.tolerations, ask.capacity, ask.admin, limit)
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._free(ask, self._suitable(ask, claim))
+            found = self._known[key] = self._free(ask, self._suitable(ask, claim), limit)
         return found
 
-    def _free(self, ask: Ask, suitable: _Suitable) -> Candidates:
-        """Of the suitable ones those that nobody else has, or that still have room."""
+    def _free(self, ask: Ask, suitable: _Suitable, limit: Limit | None) -> Candidates:
+        """Of the suitable ones those that no limit closes, and that nobody has or that have room."""
         devices, taken, shared = self._node.devices, self._taken.indices, self._taken.shared
 
         def full(index: int) -> bool:
@@ -147,9 +158,12 @@ class Filter:
 
         crowded = {index for index in shared if full(index)}
         bars = {*crowded, *self._taken.barred, *(() if ask.admin else taken)}
+        types = traits(self._node).types
+        closed = {i for i in suitable.tolerated if limit and limit.closes(devices[i], types[i])}
+        bars |= closed
         free = tuple(i for i in suitable.tolerated if i not in bars) if bars else suitable.tolerated
         matching = tuple(i for i in suitable.matching if i not in crowded) if crowded else suitable.matching
-        counts = replace(suitable.counts, free=len(free))
+        counts = replace(suitable.counts, free=len(free), closed=len(closed))
         return Candidates(matching, free, counts)
 
     def _suitable(self, ask: Ask, claim: str) -> _Suitable:
@@ -238,7 +252,7 @@ def wanted(ask: Ask, candidates: Candidates) -> int:
     return len(candidates.matching) if ask.everything else ask.count
 
 
-def short_of(ask: Ask, found: Candidates, claim: str) -> Refusal:
+def short_of(ask: Ask, found: Candidates, claim: str, limit: Limit | None = None) -> Refusal:
     """The refusal for a request that has too few free candidates by itself."""
     counts, count = found.filtered, wanted(ask, found)
     reasons = [
@@ -246,7 +260,8 @@ def short_of(ask: Ask, found: Candidates, claim: str) -> Refusal:
         (counts.of_class - counts.selected, "ruled out by selectors"),
         (counts.selected - counts.ample, "of too little capacity"),
         (counts.ample - counts.tolerated, "tainted or not the controller's"),
-        (counts.tolerated - counts.free, "taken"),
+        (counts.closed, limit.reason if limit else ""),
+        (counts.tolerated - counts.closed - counts.free, "taken"),
     ]
     why = ", ".join(
         [f"{counts.devices} devices", *(f"{number} {text}" for number, text in reasons if number)]

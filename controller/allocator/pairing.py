@@ -7,7 +7,7 @@ combinations of kinds, with a bound that spares most of them the flow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,6 +43,7 @@ def best_pairs(
     want: tuple[int, int],
     gpus: Mapping[int, int],
     nics: Mapping[int, int],
+    floors: Sequence[Mapping[int, int]],
     used: Mapping[int, int],
     pairs_in_all: int,
     steps: Steps,
@@ -55,6 +56,7 @@ def best_pairs(
         want: numbers of GPUs and NICs.
         gpus: devices that may be taken, by kind.
         nics: the same for the other side.
+        floors: devices that must be taken, by kind, of GPUs and of NICs.
         used: devices that others of this problem would take, by kind: avoided among equals.
         pairs_in_all: of all the problem's pairings, which sets the scale of cost.
         steps: taken from where combinations are tried.
@@ -73,11 +75,11 @@ def best_pairs(
                     rest += left.cost + right.cost
                 costs[gpu, nic] = rank_cost(rank, ranks, pairs_in_all) * SCALE + rest
     if want_gpus == want_nics:
-        return _one_to_one(problem, costs, gpus, nics, used, want_gpus)
+        return _one_to_one(problem, costs, gpus, nics, floors, used, want_gpus)
     if want_gpus > want_nics:
-        return _uneven(problem, costs, gpus, nics, used, want, steps)
+        return _uneven(problem, costs, gpus, nics, floors, used, want, steps)
     flipped = {(nic, gpu): cost for (gpu, nic), cost in costs.items()}
-    answer = _uneven(problem, flipped, nics, gpus, used, (want_nics, want_gpus), steps)
+    answer = _uneven(problem, flipped, nics, gpus, floors[::-1], used, (want_nics, want_gpus), steps)
     if isinstance(answer, int):
         return answer
     turned = tuple(KindPair(p.nic, p.gpu, p.tier, p.count) for p in answer.pairs)
@@ -89,6 +91,7 @@ def _one_to_one(
     costs: Mapping[tuple[int, int], int],
     gpus: Mapping[int, int],
     nics: Mapping[int, int],
+    floors: Sequence[Mapping[int, int]],
     used: Mapping[int, int],
     want: int,
 ) -> Paired | int:
@@ -96,16 +99,23 @@ def _one_to_one(
     right = {kind: index + len(left) for index, kind in enumerate(nics)}
     source, sink = len(left) + len(right), len(left) + len(right) + 1
     net = Network(sink + 1)
+    must = _more_than_all(costs, want) if any(floors) else 0
+    musts: list[tuple[int, int]] = []
     for kind, node in left.items():
-        for amount, extra in _seats(problem, kind, gpus[kind], used):
-            net.edge(source, node, amount, extra)
+        for amount, extra, floor in _seats(problem, kind, gpus[kind], floors[0].get(kind, 0), used):
+            edge = net.edge(source, node, amount, extra + (0 if floor else must))
+            musts += [(edge, amount)] if floor else []
     for kind, node in right.items():
-        for amount, extra in _seats(problem, kind, nics[kind], used):
-            net.edge(node, sink, amount, extra)
+        for amount, extra, floor in _seats(problem, kind, nics[kind], floors[1].get(kind, 0), used):
+            edge = net.edge(node, sink, amount, extra + (0 if floor else must))
+            musts += [(edge, amount)] if floor else []
     edges = {pair: net.edge(left[pair[0]], right[pair[1]], want, cost) for pair, cost in costs.items()}
     sent, cost = net.send(source, sink, want)
     if sent < want:
         return sent
+    if any(net.flow(edge) < amount for edge, amount in musts):
+        return want - 1
+    cost -= must * (2 * want - sum(amount for _, amount in musts))
     return _paired(problem, {pair: net.flow(edge) for pair, edge in edges.items()}, None, cost)
 
 
@@ -114,6 +124,7 @@ def _uneven(
     costs: Mapping[tuple[int, int], int],
     many: Mapping[int, int],
     few: Mapping[int, int],
+    floors: Sequence[Mapping[int, int]],
     used: Mapping[int, int],
     want: tuple[int, int],
     steps: Steps,
@@ -125,12 +136,14 @@ def _uneven(
     best: Paired | None = None
     most = 0
     for chosen in _choices(order, few, want_few):
+        if any(chosen.get(kind, 0) < count for kind, count in floors[1].items()):
+            continue
         bound = _bound(costs, many, chosen, want_many)
         if best is not None and bound is not None and bound >= best.cost:
             continue
         if not steps.take():
             break
-        answer = _serve(problem, costs, many, chosen, used, (want_many, low, high))
+        answer = _serve(problem, costs, many, chosen, floors[0], used, (want_many, low, high))
         if isinstance(answer, int):
             most = max(most, answer)
         elif best is None or answer.cost < best.cost:
@@ -174,6 +187,7 @@ def _serve(
     costs: Mapping[tuple[int, int], int],
     many: Mapping[int, int],
     chosen: Mapping[int, int],
+    least: Mapping[int, int],
     used: Mapping[int, int],
     sizes: tuple[int, int, int],
 ) -> Paired | int:
@@ -182,11 +196,12 @@ def _serve(
     right = {kind: index + len(left) for index, kind in enumerate(chosen)}
     source, sink = len(left) + len(right), len(left) + len(right) + 1
     net = Network(sink + 1)
-    for kind, node in left.items():
-        for amount, extra in _seats(problem, kind, many[kind], used):
-            net.edge(source, node, amount, extra)
-    must = max(costs.values(), default=0) * (want + 1) + 1
+    must = _more_than_all(costs, want)
     floors = []
+    for kind, node in left.items():
+        for amount, extra, floor in _seats(problem, kind, many[kind], least.get(kind, 0), used):
+            edge = net.edge(source, node, amount, extra + (must if least and not floor else 0))
+            floors += [(edge, amount)] if floor else []
     for kind, node in right.items():
         # The first `low` of each device are free, the rest so dear that these fill up first.
         floors.append((net.edge(node, sink, low * chosen[kind], 0), low * chosen[kind]))
@@ -200,10 +215,10 @@ def _serve(
     sent, cost = net.send(source, sink, want)
     if sent < want:
         return sent
-    if any(net.flow(edge) < least for edge, least in floors):
+    if any(net.flow(edge) < amount for edge, amount in floors):
         return want - 1
     extra = sum(_dearness(problem, kind, count, used) for kind, count in chosen.items())
-    cost -= must * (want - sum(least for _, least in floors))
+    cost -= must * ((2 if least else 1) * want - sum(amount for _, amount in floors))
     flows = {pair: net.flow(edge) for pair, edge in edges.items()}
     return _paired(problem, flows, chosen, cost + extra)
 
@@ -224,10 +239,20 @@ def _paired(
     return Paired(pairs, ones, dict(few) if few is not None else others, cost)
 
 
-def _seats(problem: Problem, kind: int, most: int, used: Mapping[int, int]) -> list[tuple[int, int]]:
-    """Up to `most` devices of a kind, the uncontended ones first, each part with its extra cost."""
-    free = max(0, min(most, problem.kinds[kind].seats - used.get(kind, 0)))
-    return [(amount, extra) for amount, extra in ((free, 0), (most - free, _CONTENDED)) if amount]
+def _seats(
+    problem: Problem, kind: int, most: int, least: int, used: Mapping[int, int]
+) -> list[tuple[int, int, bool]]:
+    """Up to `most` devices of a kind: those that must be taken, the uncontended ones, the rest; each part with
+    its extra cost and whether it is a must.
+    """
+    free = max(0, min(most, problem.kinds[kind].seats - used.get(kind, 0)) - least)
+    parts = ((least, 0, True), (free, 0, False), (most - least - free, _CONTENDED, False))
+    return [part for part in parts if part[0] > 0]
+
+
+def _more_than_all(costs: Mapping[tuple[int, int], int], want: int) -> int:
+    """A price that no sum of others reaches."""
+    return (max(costs.values(), default=0) + 4 * _CONTENDED) * (want + 1) + 1
 
 
 def _dearness(problem: Problem, kind: int, count: int, used: Mapping[int, int]) -> int:

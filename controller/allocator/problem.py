@@ -4,7 +4,8 @@ under rules.
 Devices that no demand, rule or pairing tells apart are one `Kind` with a count, so a node with 512 virtual
 functions on 8 switches is a problem of 8 kinds. All rules but equality are budgets: sums over (demand, kind)
 that must not pass a limit. A kind's own count is one, a distinct attribute is one of limit 1 for each value,
-shared counters and consumable capacity are further ones.
+shared counters and consumable capacity are further ones. The other way round there are only covers: places of
+which each must be used.
 """
 
 from __future__ import annotations
@@ -100,6 +101,15 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Cover:
+    """At least one of the uses must be."""
+
+    label: str
+    detail: str
+    uses: frozenset[Use]
+
+
+@dataclass(frozen=True, slots=True)
 class Pairing:
     """Each device of the larger demand is paired with one of the smaller, as evenly as can be.
 
@@ -128,6 +138,7 @@ class Problem:
     distincts: Sequence[Match] = ()
     budgets: Sequence[Budget] = ()
     pairings: Sequence[Pairing] = ()
+    covers: Sequence[Cover] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ _THIRSTY: Final = 40
 """What it costs to use up a whole budget at once: less than to strand a device."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Node:
     """What the search has decided: at most and at least so many uses, and the value of each match (by index).
 
@@ -75,8 +75,8 @@ class Relaxation:
     def bound(self, node: Node) -> int | TooFewPairs:
         """What the pairs' tiers cost at least."""
         total = 0
-        for members in self._alike(node.most):
-            answer = self._pairs(members, node.most, {})
+        for members in self._alike(node.most, node.least):
+            answer = self._pairs(members, node.most, node.least, {})
             if isinstance(answer, int):
                 return TooFewPairs(members, answer, sum(max(self._want(p)) for p in members))
             total += answer.cost // SCALE
@@ -89,9 +89,9 @@ class Relaxation:
         uses: Uses = {}
         pairs: dict[int, tuple[KindPair, ...]] = {}
         cost = 0
-        for members in self._alike(most):
+        for members in self._alike(most, node.least):
             for group in (members, *([p] for p in members if len(members) > 1)):
-                answer = self._pairs(group, most, used)
+                answer = self._pairs(group, most, node.least, used)
                 if isinstance(answer, int):
                     return None
                 shares = self._share(group, answer, most)
@@ -151,30 +151,34 @@ class Relaxation:
     def _want(self, pairing: Pairing) -> tuple[int, int]:
         return self._problem.demands[pairing.gpus].count, self._problem.demands[pairing.nics].count
 
-    def _alike(self, most: Uses) -> Iterable[Sequence[Pairing]]:
+    def _alike(self, most: Uses, least: Mapping[Use, int]) -> Iterable[Sequence[Pairing]]:
         """Pairings by groups; even ones that differ in nothing but their number are together."""
+        special = {demand for demand, _ in least}
         groups: dict[Hashable, list[Pairing]] = {}
         for pairing in self._problem.pairings:
             key: Hashable = pairing.gpus
-            if len(set(self._want(pairing))) == 1:
+            if len(set(self._want(pairing))) == 1 and special.isdisjoint((pairing.gpus, pairing.nics)):
                 sides = tuple(tuple(most[d].items()) for d in (pairing.gpus, pairing.nics))
                 key = (tuple(pairing.ranks.items()), *sides)
             groups.setdefault(key, []).append(pairing)
         return groups.values()
 
-    def _pairs(self, members: Sequence[Pairing], most: Uses, used: Mapping[int, int]) -> Paired | int:
+    def _pairs(
+        self, members: Sequence[Pairing], most: Uses, least: Mapping[Use, int], used: Mapping[int, int]
+    ) -> Paired | int:
         first, number = members[0], len(members)
         gpus, nics = (
             {k: min(n * number, self._problem.kinds[k].seats) for k, n in most[d].items()}
             for d in (first.gpus, first.nics)
         )
+        floors = [{k: n for (d, k), n in least.items() if d == demand} for demand in (first.gpus, first.nics)]
         wants = [self._want(p) for p in members]
         want = sum(w[0] for w in wants), sum(w[1] for w in wants)
-        key = tuple(tuple(m.items()) for m in (first.ranks, gpus, nics, used)), want
+        key = tuple(tuple(m.items()) for m in (gpus, nics, *floors, used)), tuple(first.ranks.items()), want
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = best_pairs(
-                self._problem, first, want, gpus, nics, used, self._pairs_in_all, self._steps
+                self._problem, first, want, gpus, nics, floors, used, self._pairs_in_all, self._steps
             )
         return known
 

@@ -3,9 +3,9 @@
 A node says of each demand how many devices of each kind it may take at most and takes at least. Its
 relaxation gives a bound and a proposal. A proposal that breaks no rule is a solution; if it costs no more
 than the bound of all open nodes, it is the best one. Otherwise the search branches: on the value that the
-demands of a match share, or on one use of a budget that is overdrawn (less of it, or the others make do with
-what it leaves). Nodes are taken best bound first, then deepest first; a set of match values is looked at
-once, whichever of several like matches took which.
+demands of a match share, on one use of a budget that is overdrawn (less of it, or the others make do with
+what it leaves), or on the use by which something is covered. Nodes are taken best bound first, then deepest
+first; a set of match values is looked at once, whichever of several like matches took which.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Final
 
-from controller.allocator.problem import Budget, Infeasible, Match, Problem, Solution, Steps, Use
+from controller.allocator.problem import Budget, Cover, Infeasible, Match, Problem, Solution, Steps, Use
 from controller.allocator.relaxation import Node, Proposal, Relaxation, TooFewPairs, Uses
 
 _DEVICES: Final = "devices"
@@ -62,7 +62,7 @@ class _Search:
                 continue
             proposal = self._relaxation.propose(node)
             overdrawn = self._overdrawn(proposal)
-            if proposal is not None and overdrawn is None:
+            if proposal is not None and overdrawn is None and not self._uncovered(node, proposal):
                 if best is None or proposal.rank_cost < best.rank_cost:
                     best = proposal
                 if best.rank_cost <= bound:
@@ -127,10 +127,11 @@ class _Search:
                     if not mine.keys() <= kinds:
                         node.most[demand] = {k: n for k, n in mine.items() if k in kinds}
                         changed = True
-            narrower = self._narrow_budgets(node)
-            if narrower is None:
-                return False
-            changed = changed or narrower
+            for narrow in (self._narrow_covers, self._narrow_budgets):
+                narrower = narrow(node)
+                if narrower is None:
+                    return False
+                changed = changed or narrower
         for index, demand_details in enumerate(self._problem.demands):
             if sum(node.most[index].values()) < demand_details.count:
                 return self._blamed(
@@ -175,6 +176,30 @@ class _Search:
             for demand in match.demands
         )
 
+    def _narrow_covers(self, node: Node) -> bool | None:
+        """What only one use can cover is covered by it, and what only one demand can cover takes places of it
+        that no other kind can have; None where something cannot be covered, else whether anything changed.
+        """
+        changed = False
+        alone: dict[int, list[Cover]] = {}
+        for cover in self._problem.covers:
+            left = _open(cover, node)
+            if not left:
+                self._blamed(node, cover.label, cover.detail)
+                return None
+            if len(left) == 1 and not node.least.get(left[0]):
+                node.least = {**node.least, left[0]: 1}
+                changed = True
+            if len({demand for demand, _ in left}) == 1:
+                alone.setdefault(left[0][0], []).append(cover)
+        for demand, covers in alone.items():
+            for kind, most in node.most[demand].items():
+                others = sum((demand, kind) not in cover.uses for cover in covers)
+                if most > max(0, self._problem.demands[demand].count - others):
+                    _cap(node, demand, kind, self._problem.demands[demand].count - others)
+                    changed = True
+        return changed
+
     def _narrow_budgets(self, node: Node) -> bool | None:
         """Shrink to what is left beside the uses that there will be in any case; None where they are too many
         already, else whether anything changed.
@@ -196,8 +221,7 @@ class _Search:
                 if weight and kind in node.most[demand] and kind not in had:
                     count = least.get(demand, {}).get(kind, 0) + rest // weight
                     if count < node.most[demand][kind]:
-                        narrowed = {**node.most[demand], kind: count}
-                        node.most[demand] = {k: n for k, n in narrowed.items() if n > 0}
+                        _cap(node, demand, kind, count)
                         changed = True
         if all(node.most[demand].get(kind, 0) >= count for (demand, kind), count in node.least.items()):
             return changed
@@ -224,6 +248,15 @@ class _Search:
                 return budget
         return None
 
+    def _uncovered(self, node: Node, proposal: Proposal) -> list[Use]:
+        """Of what the proposal leaves uncovered, what can be covered in the fewest ways: these ways."""
+        missing = [
+            _open(cover, node)
+            for cover in self._problem.covers
+            if not any(proposal.uses[demand].get(kind) for demand, kind in cover.uses)
+        ]
+        return min(missing, key=len, default=[])
+
     def _blamed(self, node: Node, label: str, detail: str) -> bool:
         """Remember why the whole problem fails (deeper down it is only one way that fails). Always False."""
         if node.by_values and not node.values:
@@ -238,8 +271,10 @@ class _Search:
             return ()
         if len(node.values) < len(self._problem.matches):
             return self._branch_on_match(node)
-        if proposal is None or overdrawn is None:
+        if proposal is None:
             return ()
+        if overdrawn is None:
+            return _branch_on_cover(node, self._uncovered(node, proposal))
         return self._branch_on_budget(node, proposal, overdrawn)
 
     def _branch_on_match(self, node: Node) -> Sequence[Node]:
@@ -282,6 +317,25 @@ class _Search:
         """Equal for nodes that differ only in which of several like matches took which value."""
         taken = Counter((self._group_of[index], value) for index, value in node.values.items())
         return frozenset(taken.items())
+
+
+def _branch_on_cover(node: Node, ways: Sequence[Use]) -> Sequence[Node]:
+    """One child for each way, without those before it."""
+    children = []
+    most = node.most
+    for demand, kind in ways:
+        children.append(Node(dict(most), {**node.least, (demand, kind): 1}, node.values, by_values=False))
+        most = {**most, demand: {k: n for k, n in most[demand].items() if k != kind}}
+    return children
+
+
+def _open(cover: Cover, node: Node) -> list[Use]:
+    return sorted((demand, kind) for demand, kind in cover.uses if kind in node.most[demand])
+
+
+def _cap(node: Node, demand: int, kind: int, count: int) -> None:
+    capped = {**node.most[demand], kind: count}
+    node.most[demand] = {k: n for k, n in capped.items() if n > 0}
 
 
 def _counts(problem: Problem) -> Iterator[Budget]:

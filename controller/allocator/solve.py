@@ -11,6 +11,7 @@ from controller.allocator.candidates import Filter, Options, Taken, short_of, wa
 from controller.allocator.capacity import Amounts
 from controller.allocator.cel import CelCache
 from controller.allocator.first_fit import Broken, FirstFit
+from controller.allocator.limits import Limit, listed
 from controller.allocator.model import DeviceId, NodeDevices
 from controller.allocator.problem import Infeasible, Problem, Solution, Steps
 from controller.allocator.results import claim_allocations
@@ -27,6 +28,7 @@ def allocate(
     options: Options,
     cel: CelCache,
     shared: Mapping[DeviceId, Amounts] = MappingProxyType({}),
+    limits: Sequence[Limit | None] = (),
 ) -> Allocation | Refusal:
     """Place all `claims` on the node together, in the best way there is, or say why that cannot be.
 
@@ -38,10 +40,12 @@ def allocate(
         options: whose devices, and how far to search.
         cel: compiled expressions and verdicts, kept from call to call.
         shared: what allocated claims consume of the devices that they share.
+        limits: on the rails of each claim's NICs; None or nothing: there is no limit.
     """
     try:
         parsed = [parse(i, claim, classes, options.driver) for i, claim in enumerate(claims)]
-        return _Attempt(parsed, node, Taken.of(node, taken, shared), options, cel).run()
+        given = {i: limit for i, limit in enumerate(limits) if limit is not None}
+        return _Attempt(parsed, node, Taken.of(node, taken, shared), options, cel, given).run()
     except Refused as refused:
         return refused.refusal
 
@@ -54,12 +58,14 @@ class _Attempt:
         taken: Taken,
         options: Options,
         cel: CelCache,
+        limits: Mapping[int, Limit],
     ) -> None:
         self._claims = claims
         self._node = node
         self._taken = taken
-        self._filter = Filter(node, taken, options, cel)
-        self._builder = Builder(node, taken)
+        self._limits = limits
+        self._filter = Filter(node, taken, options, cel, limits)
+        self._builder = Builder(node, taken, limits)
         self._steps = Steps(options.steps)
         self._refusal = Refusal(claim="", subject="claims", message="claims: none was given")
 
@@ -93,10 +99,10 @@ class _Attempt:
         return self._allocation(chosen, problem, solution, ranks)
 
     def _order_decides(self) -> bool:
-        """Can it matter which devices kube-scheduler would try first? Of claims with an Alignment it knows
-        too little to be asked.
+        """Can it matter which devices kube-scheduler would try first? Of claims with an Alignment or a limit
+        it knows too little to be asked.
         """
-        if any(claim.alignments for claim in self._claims):
+        if self._limits or any(claim.alignments for claim in self._claims):
             return False
         stages = [asks for claim in self._claims for asks in claim.options]
         return any(len(asks) > 1 for asks in stages[1:]) or any(
@@ -159,7 +165,8 @@ class _Attempt:
         for one in chosen:
             count = wanted(one.ask, one.found)
             if not count or len(one.found.free) < count:
-                return short_of(one.ask, one.found, self._claims[one.ask.claim].name)
+                limit = self._limits.get(one.ask.claim)
+                return short_of(one.ask, one.found, self._claims[one.ask.claim].name, limit)
         for claim in self._claims:
             total = sum(wanted(c.ask, c.found) for c in chosen if c.ask.claim == claim.index)
             if total > MAX_RESULTS:
@@ -175,9 +182,17 @@ class _Attempt:
         return Refusal(
             claim=self._claims[0].name if len(self._claims) == 1 else "",
             subject=why.label,
-            message=f"{why.label}: {why.detail}",
+            message=f"{why.label}: {why.detail}{self._limited()}",
             gave_up=why.gave_up,
         )
+
+    def _limited(self) -> str:
+        """What limits say of the claims' NICs, for people."""
+        parts = []
+        for limit in dict.fromkeys(self._limits.values()):
+            word = "must all be used" if limit.exactly else "are open"
+            parts.append(f"; {listed(limit.rails)} {word}, other NICs are {limit.reason}")
+        return "".join(parts)
 
     def _allocation(
         self, chosen: Sequence[Chosen], problem: Problem, solution: Solution, ranks: tuple[int, ...]

@@ -53,13 +53,18 @@ def values(node: NodeDevices, attribute: str) -> Sequence[frozenset[Hashable]]:
     return node.derived(("values", attribute), lambda: tuple(values_of(d, attribute) for d in node.devices))
 
 
-def signatures(node: NodeDevices, attributes: Sequence[str]) -> Sequence[int]:
-    """By index: equal numbers for devices that are alike in class and in these attributes."""
+def signatures(node: NodeDevices, attributes: Sequence[str], *, by_rail: bool = False) -> Sequence[int]:
+    """By index: equal numbers for devices that are alike in class, in these attributes and, if asked for, in
+    their rail.
+    """
 
     def derive() -> Sequence[int]:
-        return _numbered(zip(traits(node).classes, *(values(node, name) for name in attributes), strict=True))
+        columns: list[Iterable[Hashable]] = [traits(node).classes, *(values(node, a) for a in attributes)]
+        if by_rail:
+            columns.append(map(rail_of, node.devices))
+        return _numbered(zip(*columns, strict=True))
 
-    return node.derived(("signatures", *attributes), derive)
+    return node.derived(("signatures", by_rail, *attributes), derive)
 
 
 def values_of(device: PoolDevice, attribute: str) -> frozenset[Hashable]:

@@ -61,7 +61,9 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class Filtered:
-    """How many of a node's devices were left for a request after each filter."""
+    """How many of a node's devices were left for a request after each filter; `closed`: how many of the
+    tolerated ones a limit on rails keeps from it.
+    """
 
     devices: int
     of_class: int
@@ -69,6 +71,7 @@ class Filtered:
     ample: int
     tolerated: int
     free: int
+    closed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from fractions import Fraction
 
 import msgspec
 
+from controller.allocator.limits import Limit
 from driver.kube.objects import Device, DeviceClass, DeviceToleration, ResourceClaim
 
 DOMAIN = "tandem-dra.io"
@@ -39,6 +40,7 @@ class Case:
     taken: frozenset[str] = frozenset()
     counters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     managed: bool = True
+    limits: Mapping[int, Limit] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,14 @@ def usable(case: Case, device: Device, tolerations: Sequence[DeviceToleration]) 
     return True
 
 
+def open_to(device: Device, limit: Limit | None) -> bool:
+    """May a claim with this limit have the device?"""
+    kind, rail = (device.attributes.get(name) for name in ("type", "rail"))
+    if limit is None or kind is None or kind.string not in ("nic", "vf"):
+        return True
+    return not limit.exactly if rail is None else rail.int_ in limit.rails
+
+
 def choices(case: Case, matcher: Matcher) -> Iterator[list[Part]]:
     """All ways to choose subrequests, in order of preference."""
     return (list(parts) for parts in itertools.product(*ways(case, matcher)))
@@ -120,7 +130,11 @@ def ways(case: Case, matcher: Matcher) -> list[list[Part]]:
                     matching = [
                         d for d in matching if any(t.key == "tandem-dra.io/controller" for t in d.taints)
                     ]
-                free = tuple(d for d in matching if usable(case, d, wish.tolerations))
+                free = tuple(
+                    d
+                    for d in matching
+                    if usable(case, d, wish.tolerations) and open_to(d, case.limits.get(index))
+                )
                 everything = tuple(matching) if wish.allocation_mode == "All" else ()
                 count = len(matching) if wish.allocation_mode == "All" else wish.count
                 parts.append(Part(index, name, request.name, free, count, everything))
@@ -161,6 +175,15 @@ def broken(case: Case, parts: Sequence[Part], placement: Placement) -> list[str]
             faults.append(f"{part.name} has {len(names)} of {part.count}")
         faults += [f"{name} is no candidate of {part.name}" for name in names if name not in allowed]
     for index, claim in enumerate(case.claims):
+        rails = case.limits.get(index)
+        if rails is not None and rails.exactly:
+            used = {
+                rail.int_
+                for (owner, _), names in placement.items()
+                for name in names
+                if owner == index and (rail := by_name[name].attributes.get("rail"))
+            }
+            faults += [f"rail {rail} is not used" for rail in rails.rails - used]
         total = sum(len(names) for (owner, _), names in placement.items() if owner == index)
         if total > 32:
             faults.append("more than 32 results")

@@ -11,6 +11,7 @@ import yaml
 from controller.allocator import quantity
 from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
+from controller.allocator.limits import Limit
 from controller.allocator.model import DeviceId, NodeDevices
 from controller.allocator.solve import allocate
 from controller.allocator.verdict import Allocation, Refusal
@@ -19,7 +20,7 @@ from tests.unit.allocator import world
 
 CEL = CelCache()
 CLASSES = world.classes()
-KEYS = {"rule", "devices", "claims", "taken", "counters", "unmanaged", "any_manager"} | {
+KEYS = {"rule", "devices", "claims", "taken", "counters", "unmanaged", "any_manager", "limits"} | {
     "placed", "pairs", "count", "refused", "permanent", "unsupported", "shares", "consumed",
 }  # fmt: skip
 
@@ -51,7 +52,12 @@ def run(case: dict[str, Any]) -> Allocation | Refusal:
         DeviceId(DRIVER_NAME, "pool", name): {c: quantity.parse(v) for c, v in amounts.items()}
         for name, amounts in case.get("shares", {}).items()
     }
-    return allocate(claims, NodeDevices.build(slices, world.node()), CLASSES, taken, options, CEL, shared)
+    limits = [
+        Limit(frozenset(limit["rails"]), limit.get("reason", "closed"), limit.get("exactly", False))
+        for limit in case.get("limits", ())
+    ]
+    node = NodeDevices.build(slices, world.node())
+    return allocate(claims, node, CLASSES, taken, options, CEL, shared, limits)
 
 
 @pytest.mark.parametrize("case", load())

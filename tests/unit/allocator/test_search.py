@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
+from controller.allocator.limits import Limit
 from controller.allocator.model import DeviceId, NodeDevices
 from controller.allocator.solve import allocate
 from controller.allocator.verdict import Allocation, Refusal
-from driver.kube.objects import Device, ResourceClaim
+from driver.kube.objects import Device, DeviceAttribute, ResourceClaim
 from driver.names import DRIVER_NAME
 from tests.unit.allocator import world
 from tests.unit.allocator.checker import Case, best, first, goodness, violations
@@ -46,7 +48,13 @@ def run(case: Case, *, steps: int = 20_000) -> Allocation | Refusal:
     node = NodeDevices.build(slices, world.node())
     taken = {DeviceId(DRIVER_NAME, "pool", name) for name in case.taken}
     return allocate(
-        case.claims, node, case.classes, taken, Options(managed_only=case.managed, steps=steps), CEL
+        case.claims,
+        node,
+        case.classes,
+        taken,
+        Options(managed_only=case.managed, steps=steps),
+        CEL,
+        limits=[case.limits.get(i) for i in range(len(case.claims))],
     )
 
 
@@ -59,7 +67,7 @@ def outcome(answer: Allocation) -> tuple[list[list[tuple[str, str]]], list[list[
 def check(case: Case) -> None:
     """Against brute force, which goes Kubernetes' way but for claims with pairs."""
     answer = run(case)
-    if any(claim.spec.devices.config for claim in case.claims):
+    if case.limits or any(claim.spec.devices.config for claim in case.claims):
         found = best(case, matches)
     else:
         names = first(case, matches)
@@ -199,6 +207,30 @@ def aligned(draw: st.DrawFn) -> list[ResourceClaim]:
 @given(devices(most=8, mixed=True), aligned())
 def test_pairs_are_as_near_as_the_best(found: list[Device], wanted: list[ResourceClaim]) -> None:
     check(make(found, wanted, set(), {}))
+
+
+@st.composite
+def limited(draw: st.DrawFn) -> tuple[list[Device], dict[int, Limit]]:
+    """Devices, some NICs among them on rails, and a limit on one claim or two."""
+    found = []
+    for one in draw(devices(most=8, mixed=True)):
+        rail = draw(st.sampled_from([None, 0, 0, 1, 1, 2]))
+        if rail is not None and one.name.startswith("vf"):
+            attributes = {**one.attributes, "rail": DeviceAttribute(int_=rail)}
+            one = msgspec.structs.replace(one, attributes=attributes)
+        found.append(one)
+    rails = st.frozensets(st.integers(0, 2), max_size=3)
+    limits = st.builds(Limit, rails, st.just("closed"), st.sampled_from([True, True, False]))
+    return found, draw(st.dictionaries(st.integers(0, 1), limits, min_size=1))
+
+
+@settings(LAW, max_examples=250)
+@given(limited(), st.one_of(aligned(), claims(), claims(flexible=True)))
+def test_limits_on_rails_are_kept_and_met_where_they_can_be(
+    found: tuple[list[Device], dict[int, Limit]], wanted: list[ResourceClaim]
+) -> None:
+    limits = {index: limit for index, limit in found[1].items() if index < len(wanted)}
+    check(Case(found[0], CLASSES, wanted, limits=limits))
 
 
 @LAW
