@@ -21,7 +21,7 @@ from controller.allocator.cel import CelCache
 from controller.allocator.model import DeviceId, NodeDevices, PoolDevice
 from controller.allocator.solve import allocate
 from controller.allocator.verdict import Allocation
-from driver.config import decode_user
+from driver.config import Alignment, decode_user
 from driver.devices import Tier
 from driver.errors import ConfigError
 from driver.kube.objects import (
@@ -169,9 +169,11 @@ def _required(claim: ResourceClaim, driver: str) -> Iterator[Tier]:
     for config in claim.spec.devices.config:
         if config.opaque is not None and config.opaque.driver == driver:
             try:
-                yield decode_user(config.opaque.parameters).require
+                asked = decode_user(config.opaque.parameters)
             except ConfigError:
                 continue
+            if isinstance(asked, Alignment):
+                yield asked.require
 
 
 def _allowing(claim: ResourceClaim, tier: Tier, driver: str) -> ResourceClaim:

@@ -51,17 +51,18 @@ def kind_of(parameters: Parameters) -> str:
     return header.kind
 
 
-def decode(parameters: Parameters, wire: type[T], kind: str) -> T:
-    """The document as a `wire` struct, if it is of that kind.
+def decode(parameters: Parameters, kinds: Mapping[str, type[T]]) -> T:
+    """The document as the struct of its kind.
 
     Raises:
         ConfigError: with the path of the field that is wrong.
     """
     found = kind_of(parameters)
-    if found != kind:
+    if found not in kinds:
         hint = "; only the controller writes that kind" if found == PLACEMENT else ""
-        raise ConfigError(f"is {found!r}, but {kind} is expected here{hint}", path="kind")
-    return _convert(parameters, wire)
+        expected = " or ".join(kinds)
+        raise ConfigError(f"is {found!r}, but {expected} is expected here{hint}", path="kind")
+    return _convert(parameters, kinds[found])
 
 
 def tier_name(tier: Tier) -> TierName:

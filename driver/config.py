@@ -14,7 +14,9 @@ from driver.devices import Tier
 from driver.errors import ConfigError
 
 ALIGNMENT: Final = "Alignment"
+ATTACHMENT: Final = "Attachment"
 
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _REQUEST_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(/[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?")
 
 
@@ -41,6 +43,23 @@ class Alignment:
     require: Tier = Tier.SYS
 
 
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """Which network the NICs of a configuration's requests are on.
+
+    Attributes:
+        network: name of a FabricNetwork.
+        enforce: in a DeviceClass: claims may not name another one.
+    """
+
+    network: str
+    enforce: bool = False
+
+
+UserConfig = Alignment | Attachment
+"""What users and admins may write for our driver."""
+
+
 class _RequestPair(Strict, frozen=True):
     gpus: str
     nics: str
@@ -54,13 +73,31 @@ class _Alignment(Strict, frozen=True):
     require: TierName = "SYS"
 
 
-def decode_user(parameters: Parameters) -> Alignment:
+class _Attachment(Strict, frozen=True):
+    api_version: str
+    kind: str
+    network: str
+    enforce: bool = False
+
+
+def decode_user(parameters: Parameters) -> UserConfig:
     """Decode what a user (or an admin, in a DeviceClass) wrote for our driver.
 
     Raises:
         ConfigError: with the path of the field that is wrong.
     """
-    wire = decode(parameters, _Alignment, ALIGNMENT)
+    kinds: dict[str, type[_Alignment | _Attachment]] = {ALIGNMENT: _Alignment, ATTACHMENT: _Attachment}
+    wire = decode(parameters, kinds)
+    return _attachment(wire) if isinstance(wire, _Attachment) else _alignment(wire)
+
+
+def _attachment(wire: _Attachment) -> Attachment:
+    if not _OBJECT_NAME.fullmatch(wire.network):
+        raise ConfigError(f"{wire.network!r} is no name of a FabricNetwork", path="network")
+    return Attachment(wire.network, wire.enforce)
+
+
+def _alignment(wire: _Alignment) -> Alignment:
     for field, name in (("pairs.gpus", wire.pairs.gpus), ("pairs.nics", wire.pairs.nics)):
         if not _REQUEST_NAME.fullmatch(name):
             raise ConfigError(f"{name!r} is no name of a request (name or name/subrequest)", path=field)

@@ -79,7 +79,7 @@ def decode_placement(parameters: Parameters) -> Placement:
     Raises:
         ConfigError: with the path of the field that is wrong.
     """
-    wire = decode(parameters, _Placement, PLACEMENT)
+    wire = decode(parameters, {PLACEMENT: _Placement})
     for index, pair in enumerate(wire.pairs):
         for field, name in (("gpu", pair.gpu), ("nic", pair.nic)):
             _check_device(name, f"pairs[{index}].{field}")

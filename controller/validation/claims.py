@@ -15,7 +15,7 @@ import msgspec
 
 from controller.validation import syntax
 from controller.validation.fault import Fault, Faults
-from driver.config import decode_user
+from driver.config import Attachment, decode_user
 from driver.errors import ConfigError
 from driver.kube.objects import (
     DeviceClassSpec,
@@ -175,12 +175,18 @@ def _opaque(
         yield Fault(f"{field}.parameters", document, "an object")
     elif opaque.driver == driver_name:
         try:
-            alignment = decode_user(document)
+            asked = decode_user(document)
         except ConfigError as error:
             yield _told(f"{field}.parameters", document, error)
             return
-        for side, name in (("gpus", alignment.pairs.gpus), ("nics", alignment.pairs.nics)):
-            if names is not None and name not in names:
+        if names is None:
+            return
+        if isinstance(asked, Attachment):
+            if asked.enforce:
+                yield Fault(f"{field}.parameters.enforce", True, "left out: only a DeviceClass may say it")
+            return
+        for side, name in (("gpus", asked.pairs.gpus), ("nics", asked.pairs.nics)):
+            if name not in names:
                 yield Fault(f"{field}.parameters.pairs.{side}", name, _a_request(names))
 
 

@@ -12,7 +12,7 @@ import yaml
 from controller.main import parser
 from deploy.image.build import IMAGE
 from deploy.image.content import ROOT
-from driver.config import decode_user
+from driver.config import Alignment, decode_user
 from driver.mock.machine import known
 from driver.names import CONTROLLER_TAINT, DRIVER_NAME
 from kubeletplugin import settings
@@ -130,5 +130,6 @@ def test_the_examples_ask_for_classes_that_there_are_in_words_that_we_read(path:
         assert {request["exactly"]["deviceClassName"] for request in devices["requests"]} <= classes
         for config in devices.get("config", []):
             assert set(config["requests"]) <= names
-            alignment = decode_user(config["opaque"]["parameters"])
-            assert {alignment.pairs.gpus, alignment.pairs.nics} <= names
+            asked = decode_user(config["opaque"]["parameters"])
+            if isinstance(asked, Alignment):
+                assert {asked.pairs.gpus, asked.pairs.nics} <= names

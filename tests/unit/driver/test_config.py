@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from driver.config import Alignment, RequestPair, decode_user
+from driver.config import Alignment, Attachment, RequestPair, decode_user
 from driver.devices import Tier
 from driver.errors import ConfigError
 
@@ -20,6 +20,10 @@ def alignment(**more: Any) -> dict[str, Any]:
     }
 
 
+def attachment(**more: Any) -> dict[str, Any]:
+    return {"apiVersion": "tandem-dra.io/v1beta1", "kind": "Attachment", "network": "blue", **more}
+
+
 def placement(**more: Any) -> dict[str, Any]:
     return {"apiVersion": "tandem-dra.io/v1beta1", "kind": "Placement", **more}
 
@@ -30,6 +34,7 @@ def test_what_is_not_said_is_any_tier_best_first() -> None:
 
 def test_preferences_and_the_requirement_are_taken() -> None:
     found = decode_user(alignment(prefer=["PXB", "PIX"], require="NODE"))
+    assert isinstance(found, Alignment)
     assert (found.prefer, found.require) == ((Tier.PXB, Tier.PIX), Tier.NODE)
 
 
@@ -39,7 +44,14 @@ def test_json_bytes_raw_json_and_a_mapping_are_the_same() -> None:
 
 
 def test_a_subrequest_may_be_paired() -> None:
-    assert decode_user(alignment(pairs={"gpus": "gpu/big", "nics": "nic"})).pairs.gpus == "gpu/big"
+    found = decode_user(alignment(pairs={"gpus": "gpu/big", "nics": "nic"}))
+    assert isinstance(found, Alignment)
+    assert found.pairs.gpus == "gpu/big"
+
+
+def test_a_network_is_named_and_a_class_may_insist_on_it() -> None:
+    assert decode_user(attachment()) == Attachment("blue")
+    assert decode_user(attachment(enforce=True)) == Attachment("blue", enforce=True)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +70,10 @@ def test_a_subrequest_may_be_paired() -> None:
         ({**alignment(), "kind": "Alinment"}, "kind", "'Alinment'"),
         ({**alignment(), "apiVersion": "tandem-dra.io/v1"}, "apiVersion", "v1beta1"),
         ({"kind": "Alignment"}, "apiVersion", "v1beta1"),
+        (attachment(vlan=7), "", "vlan"),
+        (attachment(mac="02:00:00:00:00:01"), "", "mac"),
+        (attachment(network="Blue_1"), "network", "'Blue_1'"),
+        ({"apiVersion": "tandem-dra.io/v1beta1", "kind": "Attachment"}, "", "network"),
         (placement(), "kind", "only the controller"),
         (b"[]", "", "object"),
         (b"{", "", "no JSON"),
