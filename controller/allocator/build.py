@@ -70,6 +70,8 @@ class Builder:
         ]
         matches: list[Match] = []
         distincts: list[Match] = []
+        valued = {name: self._by_value(kinds, name) for name in names}
+        having = {name: frozenset().union(*by_value.values()) for name, by_value in valued.items()}
         for prefix, constraint, who in constraints:
             for attribute, rules, word in (
                 (constraint.match_attribute, matches, "matchAttribute"),
@@ -77,12 +79,10 @@ class Builder:
             ):
                 if attribute:
                     of = ", ".join(chosen[i].ask.request for i in who)
-                    by_value = self._by_value(kinds, attribute)
-                    rules.append(Match(f"{prefix}{word} {attribute} of {of}", who, by_value))
+                    rules.append(Match(f"{prefix}{word} {attribute} of {of}", who, valued[attribute]))
                     # A device without the attribute cannot be part of the constraint.
-                    having = frozenset().union(*by_value.values())
                     for i in who:
-                        kept = {k: n for k, n in demands[i].kinds.items() if k in having}
+                        kept = {k: n for k, n in demands[i].kinds.items() if k in having[attribute]}
                         demands[i] = replace(demands[i], kinds=kept)
         return Problem(
             kinds=kinds,
@@ -105,17 +105,27 @@ class Builder:
         claim, with the same devices.
         """
         wishes: dict[tuple[int, ...], int] = {}
-        group_of = [wishes.setdefault(c.found.free, len(wishes)) for c in chosen]
+        numbers: dict[int, int] = {}  # asks that filter alike have one and the same tuple
+        for c in chosen:
+            if id(c.found.free) not in numbers:
+                numbers[id(c.found.free)] = wishes.setdefault(c.found.free, len(wishes))
+        group_of = [numbers[id(c.found.free)] for c in chosen]
         masks: dict[int, int] = {}
         for free, number in wishes.items():
             bit = 1 << number
-            for index in free:
-                masks[index] = masks.get(index, 0) | bit
+            if masks.keys().isdisjoint(free):
+                masks.update(dict.fromkeys(free, bit))
+            else:
+                masks.update([(index, masks.get(index, 0) | bit) for index in free])
         by_rail = any(limit.exactly for limit in self._limits.values())
         alike = signatures(self._node, names, by_rail=by_rail)
         members: dict[tuple[int, int], list[int]] = {}
         for index in sorted(masks):
-            members.setdefault((masks[index], alike[index]), []).append(index)
+            key = masks[index], alike[index]
+            if key in members:
+                members[key].append(index)
+            else:
+                members[key] = [index]
         users = sorted({c.ask.claim for c in chosen if c.ask.admin})
         kinds: list[Kind] = []
         mine: list[list[int]] = [[] for _ in chosen]

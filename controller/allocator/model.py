@@ -124,7 +124,7 @@ class NodeDevices:
                     id=DeviceId(pool.driver, pool.name, device.name),
                     device=device,
                     place=place_of(device, pool.driver),
-                    content=_content(pool.driver, device),
+                    content=content_of(pool.driver, device),
                 )
                 for item in current
                 for device in item.spec.devices
@@ -248,7 +248,7 @@ def _fault(slices: Sequence[ResourceSlice], node: Node) -> str:
     return ""
 
 
-def _content(driver: str, device: Device) -> bytes:
+def content_of(driver: str, device: Device) -> bytes:
     return msgspec.json.encode(
         (driver, device.allow_multiple_allocations, device.attributes, device.capacity), order="sorted"
     )

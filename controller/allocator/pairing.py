@@ -242,8 +242,8 @@ def _paired(
 def _seats(
     problem: Problem, kind: int, most: int, least: int, used: Mapping[int, int]
 ) -> list[tuple[int, int, bool]]:
-    """Up to `most` devices of a kind: those that must be taken, the uncontended ones, the rest; each part with
-    its extra cost and whether it is a must.
+    """Up to `most` devices of a kind: those that must be taken, the uncontended ones, the rest; each part
+    with its extra cost and whether it is a must.
     """
     free = max(0, min(most, problem.kinds[kind].seats - used.get(kind, 0)) - least)
     parts = ((least, 0, True), (free, 0, False), (most - least - free, _CONTENDED, False))

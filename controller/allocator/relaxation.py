@@ -71,6 +71,7 @@ class Relaxation:
         self._pairs_in_all = sum(max(self._want(p)) for p in problem.pairings)
         self._known: dict[Hashable, Paired | int] = {}
         self._thirst = _thirst(problem)
+        self._price = [kind.cost + kind.avoid for kind in problem.kinds]
 
     def bound(self, node: Node) -> int | TooFewPairs:
         """What the pairs' tiers cost at least."""
@@ -211,10 +212,9 @@ class Relaxation:
             if demand in self._plain:
                 promised[kind] = promised.get(kind, 0) + count
         for kind in kinds:
-            details = self._problem.kinds[kind]
-            seats = details.seats - promised.get(kind, 0)
+            seats = self._problem.kinds[kind].seats - promised.get(kind, 0)
             free = max(0, seats - used.get(kind, 0))
-            price = details.cost + details.avoid
+            price = self._price[kind]
             net.edge(place[kind], sink, free, price)
             if free < seats:
                 net.edge(place[kind], sink, seats - free, price + _CONTENDED)
@@ -249,10 +249,22 @@ class Relaxation:
         problem = self._problem
         most: Uses = {demand: dict(kinds) for demand, kinds in node.most.items()}
         free = [kind.seats for kind in problem.kinds]
+        likes: dict[Hashable, int] = {}
+        known: dict[Hashable, tuple[int, int, int]] = {}
         for index in sorted(range(len(problem.matches)), key=lambda i: (len(problem.matches[i].kinds), i)):
             match = problem.matches[index]
             values = [node.values[index]] if index in node.values else list(match.kinds)
-            value = min(values, key=lambda v: self._lack(match, v, most, free))
+            # What one match lacks in some place like matches lack too, while the place is as it is.
+            sides = tuple((problem.demands[d].count, *most[d].items()) for d in match.demands)
+            like = likes.setdefault((id(match.kinds), sides), len(likes))
+            value, least = values[0], None
+            for place in values:
+                key = like, place, *[free[kind] for kind in match.kinds[place]]
+                lack = known.get(key)
+                if lack is None:
+                    lack = known[key] = self._lack(match, place, most, free)
+                if least is None or lack < least:
+                    value, least = place, lack
             for demand in match.demands:
                 most[demand] = {k: n for k, n in most[demand].items() if k in match.kinds[value]}
                 want = problem.demands[demand].count
@@ -267,14 +279,13 @@ class Relaxation:
         kinds = match.kinds[value]
         missing = spare = pity = 0
         for demand in match.demands:
-            there = [k for k in most[demand] if k in kinds and free[k]]
+            mine = most[demand]
+            there = [k for k in kinds if k in mine and free[k]]
             missing += max(
-                0, self._problem.demands[demand].count - sum(min(most[demand][k], free[k]) for k in there)
+                0, self._problem.demands[demand].count - sum([min(mine[k], free[k]) for k in there])
             )
-            spare += sum(free[k] for k in there)
-            pity += min(
-                (self._problem.kinds[k].cost + self._problem.kinds[k].avoid for k in there), default=0
-            )
+            spare += sum([free[k] for k in there])
+            pity += min([self._price[k] for k in there], default=0)
         return missing, pity, spare
 
 

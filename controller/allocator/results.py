@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from controller.allocator.asks import Ask, ParsedClaim
+from controller.allocator.asks import Ask, ParsedClaim, label
 from controller.allocator.build import Chosen
 from controller.allocator.capacity import share
-from controller.allocator.model import NodeDevices, PoolDevice
+from controller.allocator.model import DeviceId, NodeDevices, PoolDevice
 from controller.allocator.problem import Problem, Solution, Use, pair_tier
 from controller.allocator.traits import rail_of
 from controller.allocator.verdict import ClaimAllocation, Pair
@@ -20,6 +20,7 @@ from driver.kube.objects import (
     NodeSelector,
     NodeSelectorRequirement,
     NodeSelectorTerm,
+    ResourceClaim,
 )
 
 
@@ -62,7 +63,7 @@ def claim_allocations(
                     devices=DeviceAllocationResult(
                         results=results, config=_configs(claim, [chosen[i] for i in mine])
                     ),
-                    node_selector=_only(node.node),
+                    node_selector=only_on(node.node),
                 ),
                 devices=tuple(devices),
                 pairs=tuple(claim_pairs),
@@ -82,17 +83,16 @@ def _result(claim: ParsedClaim, ask: Ask, device: PoolDevice) -> DeviceRequestAl
         tolerations=list(ask.tolerations),
         binding_conditions=list(device.device.binding_conditions),
         binding_failure_conditions=list(device.device.binding_failure_conditions),
-        share_id=_share_id(claim, ask, device) if part is not None else None,
+        share_id=share_id(claim.claim, ask.request, device.id) if part is not None else None,
         consumed_capacity=dict(part.text) if part is not None else {},
     )
 
 
-def _share_id(claim: ParsedClaim, ask: Ask, device: PoolDevice) -> str:
+def share_id(claim: ResourceClaim, request: str, where: DeviceId) -> str:
     """Of all shares of the device this one; made of what names it, so that equal questions get equal
     answers.
     """
-    where = device.id
-    names = (claim.claim.metadata.uid or claim.name, ask.request, where.driver, where.pool, where.device)
+    names = (claim.metadata.uid or label(claim), request, where.driver, where.pool, where.device)
     return str(uuid.uuid5(uuid.NAMESPACE_OID, "/".join(names)))
 
 
@@ -184,7 +184,7 @@ def _configs(claim: ParsedClaim, chosen: Sequence[Chosen]) -> list[DeviceAllocat
     return configs
 
 
-def _only(node_name: str) -> NodeSelector:
+def only_on(node_name: str) -> NodeSelector:
     """Exactly this form lets the node's plugin write the claim's device status."""
     requirement = NodeSelectorRequirement(key="metadata.name", operator="In", values=[node_name])
     return NodeSelector(node_selector_terms=[NodeSelectorTerm(match_fields=[requirement])])

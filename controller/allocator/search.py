@@ -145,15 +145,14 @@ class _Search:
     def _viable(self, node: Node, index: int, match: Match) -> list[Hashable]:
         """Values by which each of the match's demands could be met."""
         values = [node.values[index]] if index in node.values else list(match.kinds)
-        return [
-            value
-            for value in values
-            if all(
-                sum(n for k, n in node.most[demand].items() if k in match.kinds[value])
-                >= self._problem.demands[demand].count
-                for demand in match.demands
-            )
-        ]
+        for demand in match.demands:
+            most, count = node.most[demand], self._problem.demands[demand].count
+            values = [
+                value
+                for value in values
+                if sum([most[kind] for kind in match.kinds[value] if kind in most]) >= count
+            ]
+        return values
 
     def _places_suffice(self, node: Node) -> bool:
         """Like matches need as many places, one for each, as there are of them."""
