@@ -12,6 +12,7 @@ from typing import Final
 from driver.codec import Parameters, Strict, TierName, decode
 from driver.devices import Tier
 from driver.errors import ConfigError
+from driver.gang import Gang, WireGang, gang_of
 
 ALIGNMENT: Final = "Alignment"
 ATTACHMENT: Final = "Attachment"
@@ -30,17 +31,19 @@ class RequestPair:
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """What a user asks of the pairs of two requests.
+    """What a user asks of the pairs of two requests, and of the pods that belong together.
 
     Attributes:
-        pairs: which requests.
+        pairs: which requests; None: it is about the gang alone.
         prefer: tiers, best first; a tier that is not named comes after all that are.
         require: no pair may be worse than this.
+        gang: the pod is one of several that are placed together.
     """
 
-    pairs: RequestPair
+    pairs: RequestPair | None
     prefer: tuple[Tier, ...] = tuple(Tier)
     require: Tier = Tier.SYS
+    gang: Gang | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,10 @@ class _RequestPair(Strict, frozen=True):
 class _Alignment(Strict, frozen=True):
     api_version: str
     kind: str
-    pairs: _RequestPair
+    pairs: _RequestPair | None = None
     prefer: tuple[TierName, ...] | None = None
     require: TierName = "SYS"
+    gang: WireGang | None = None
 
 
 class _Attachment(Strict, frozen=True):
@@ -98,6 +102,13 @@ def _attachment(wire: _Attachment) -> Attachment:
 
 
 def _alignment(wire: _Alignment) -> Alignment:
+    gang = gang_of(wire.gang) if wire.gang is not None else None
+    if wire.pairs is None:
+        if gang is None:
+            raise ConfigError("is missing; right is {gpus: REQUEST, nics: REQUEST}", path="pairs")
+        if wire.prefer is not None or wire.require != "SYS":
+            raise ConfigError("is missing, and prefer and require are about pairs", path="pairs")
+        return Alignment(pairs=None, gang=gang)
     for field, name in (("pairs.gpus", wire.pairs.gpus), ("pairs.nics", wire.pairs.nics)):
         if not _REQUEST_NAME.fullmatch(name):
             raise ConfigError(f"{name!r} is no name of a request (name or name/subrequest)", path=field)
@@ -112,4 +123,5 @@ def _alignment(wire: _Alignment) -> Alignment:
         pairs=RequestPair(gpus=wire.pairs.gpus, nics=wire.pairs.nics),
         prefer=tuple(Tier[name] for name in prefer) if prefer is not None else tuple(Tier),
         require=Tier[wire.require],
+        gang=gang,
     )

@@ -206,13 +206,15 @@ class _Reader:
             for class_config in device_class.spec.config:
                 if class_config.opaque is not None and class_config.opaque.driver == driver:
                     one = self._configured(f'DeviceClass "{name}"', bytes(class_config.opaque.parameters))
-                    if isinstance(one, Alignment) and {one.pairs.gpus, one.pairs.nics} <= self._names:
+                    if not isinstance(one, Alignment) or one.pairs is None:
+                        continue
+                    if {one.pairs.gpus, one.pairs.nics} <= self._names:
                         found[one.pairs.gpus, one.pairs.nics] = one
         for number, config in enumerate(self._claim.spec.devices.config):
             if config.opaque is not None and config.opaque.driver == driver:
                 subject = f"config {number}"
                 one = self._configured(subject, bytes(config.opaque.parameters))
-                if not isinstance(one, Alignment):
+                if not isinstance(one, Alignment) or one.pairs is None:
                     continue
                 for name in (one.pairs.gpus, one.pairs.nics):
                     if name not in self._names:

@@ -266,10 +266,11 @@ def _pairings(claims: Sequence[ParsedClaim], chosen: Sequence[Chosen]) -> Iterab
             for name in (c.ask.main, c.ask.request)
         }
         for alignment in claim.alignments:
-            gpus, nics = asks.get(alignment.pairs.gpus), asks.get(alignment.pairs.nics)
-            if gpus is not None and nics is not None:
+            pairs = alignment.pairs
+            gpus, nics = (asks.get(pairs.gpus), asks.get(pairs.nics)) if pairs else (None, None)
+            if pairs is not None and gpus is not None and nics is not None:
                 prefix = f"{claim.name}: " if len(claims) > 1 else ""
-                label = f"{prefix}pairs {alignment.pairs.gpus}+{alignment.pairs.nics}"
+                label = f"{prefix}pairs {pairs.gpus}+{pairs.nics}"
                 yield Pairing(label, gpus, nics, ranks(alignment))
 
 

@@ -185,7 +185,8 @@ def _opaque(
             if asked.enforce:
                 yield Fault(f"{field}.parameters.enforce", True, "left out: only a DeviceClass may say it")
             return
-        for side, name in (("gpus", asked.pairs.gpus), ("nics", asked.pairs.nics)):
+        pairs = asked.pairs
+        for side, name in (("gpus", pairs.gpus), ("nics", pairs.nics)) if pairs else ():
             if name not in names:
                 yield Fault(f"{field}.parameters.pairs.{side}", name, _a_request(names))
 

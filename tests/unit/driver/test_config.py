@@ -9,6 +9,7 @@ import pytest
 from driver.config import Alignment, Attachment, RequestPair, decode_user
 from driver.devices import Tier
 from driver.errors import ConfigError
+from driver.gang import Gang
 
 
 def alignment(**more: Any) -> dict[str, Any]:
@@ -18,6 +19,13 @@ def alignment(**more: Any) -> dict[str, Any]:
         "pairs": {"gpus": "gpu", "nics": "nic"},
         **more,
     }
+
+
+GANG_ALONE = {
+    "apiVersion": "tandem-dra.io/v1beta1",
+    "kind": "Alignment",
+    "gang": {"size": 4, "rails": "any", "within": "topology.kubernetes.io/block", "timeoutSeconds": 60},
+}
 
 
 def attachment(**more: Any) -> dict[str, Any]:
@@ -46,7 +54,21 @@ def test_json_bytes_raw_json_and_a_mapping_are_the_same() -> None:
 def test_a_subrequest_may_be_paired() -> None:
     found = decode_user(alignment(pairs={"gpus": "gpu/big", "nics": "nic"}))
     assert isinstance(found, Alignment)
-    assert found.pairs.gpus == "gpu/big"
+    assert found.pairs == RequestPair("gpu/big", "nic")
+
+
+def test_a_gang_is_of_one_size_on_the_same_rails_and_says_so_in_five_minutes() -> None:
+    found = decode_user(alignment(gang={"size": 16}))
+    assert isinstance(found, Alignment)
+    assert found.gang == Gang(size=16, same_rails=True, within="", timeout_seconds=300)
+    sizeless = decode_user(alignment(gang={}))
+    assert isinstance(sizeless, Alignment)
+    assert sizeless.gang == Gang(size=None)
+
+
+def test_a_gang_needs_no_pairs() -> None:
+    gang = Gang(size=4, same_rails=False, within="topology.kubernetes.io/block", timeout_seconds=60)
+    assert decode_user(GANG_ALONE) == Alignment(pairs=None, gang=gang)
 
 
 def test_a_network_is_named_and_a_class_may_insist_on_it() -> None:
@@ -57,7 +79,16 @@ def test_a_network_is_named_and_a_class_may_insist_on_it() -> None:
 @pytest.mark.parametrize(
     ("parameters", "path", "says"),
     [
-        (alignment(gang={"size": 16}), "", "gang"),
+        (alignment(gang={"size": 1}), "gang.size", "right is 2"),
+        (alignment(gang={"size": "16"}), "gang.size", "int"),
+        (alignment(gang={"members": 16}), "gang", "members"),
+        (alignment(gang={"size": 2, "rails": "all"}), "gang.rails", "all"),
+        (alignment(gang={"size": 2, "within": ""}), "gang.within", "node label"),
+        (alignment(gang={"size": 2, "within": "a/b/c"}), "gang.within", "node label"),
+        (alignment(gang={"size": 2, "within": "Rack_/x"}), "gang.within", "node label"),
+        (alignment(gang={"size": 2, "timeoutSeconds": 0}), "gang.timeoutSeconds", "right is 1"),
+        ({**GANG_ALONE, "require": "PIX"}, "pairs", "about pairs"),
+        ({**GANG_ALONE, "gang": None}, "pairs", "is missing"),
         (alignment(pairs={"gpus": "gpu", "nics": "nic", "nic": "x"}), "pairs", "`nic`"),
         (alignment(pairs={"gpus": "gpu"}), "pairs", "nics"),
         (alignment(pairs={"gpus": "GPU", "nics": "nic"}), "pairs.gpus", "'GPU'"),
