@@ -249,6 +249,7 @@ def _fault(slices: Sequence[ResourceSlice], node: Node) -> str:
 
 
 def content_of(driver: str, device: Device) -> bytes:
+    """What a selector can see of the device, as bytes: equal content, equal verdict."""
     return msgspec.json.encode(
         (driver, device.allow_multiple_allocations, device.attributes, device.capacity), order="sorted"
     )
