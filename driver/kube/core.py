@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from driver.kube.meta import NodeSelector, NodeSelectorTerm, ObjectMeta, Wire
+import msgspec
+
+from driver.kube.meta import NodeSelector, NodeSelectorTerm, NullableList, ObjectMeta, Wire
 
 
 class NodeTaint(Wire, frozen=True, kw_only=True):
@@ -110,12 +112,16 @@ class PodSpec(Wire, frozen=True, kw_only=True):
     tolerations: list[PodToleration] = []
     scheduling_gates: list[PodSchedulingGate] = []
     resource_claims: list[PodResourceClaim] = []
-    containers: list[Container] = []
+    containers: NullableList[Container] = []
     init_containers: list[Container] = []
     overhead: dict[str, str] = {}
     priority: int | None = None
     host_network: bool = False
     topology_spread_constraints: list[dict[str, Any]] = []
+
+    def __post_init__(self) -> None:
+        """A watch's bookmark is a Pod without containers."""
+        msgspec.structs.force_setattr(self, "containers", self.containers or [])
 
 
 class PodResourceClaimStatus(Wire, frozen=True, kw_only=True):
