@@ -1,0 +1,1 @@
+"""Pods that get their devices together or not at all."""

@@ -1,0 +1,320 @@
+"""Where do all members of a gang go together: on which rails, in which domain, how many on which nodes?
+
+The search knows nothing of Kubernetes. It asks a `Provider` what one more member does to a node in some
+state, and counts nodes in equal state instead of naming them, so its work grows with the states there are.
+Whether a node is open to its members for other reasons is asked only of nodes that were chosen; what is
+learnt of a node that is not makes it a kind of its own, and the choice is made anew.
+
+If there is a way, one is found. The best one (tiers, then what is stranded, then the fewest nodes, the
+fullest first) is found wherever all rail sets can be looked at within `patience`, which small cases never
+exhaust; beyond that the best so far is taken, best tiers proved or not. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeVar
+
+from controller.gangs.packing import Members, Packing, Stock
+
+S = TypeVar("S", bound=Hashable)
+
+_TIER, _OTHER = 96, 32
+"""Bits by which costs are shifted, so that the first decides and the number of nodes comes last."""
+_TAKE_STEPS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Taken(Generic[S]):
+    """One more member is on a node.
+
+    Attributes:
+        state: in which it leaves the node.
+        tiers: what the tiers of its pairs cost.
+        other: what else it costs.
+        rails: on which its NICs are, as a bit mask.
+    """
+
+    state: S
+    tiers: int
+    other: int = 0
+    rails: int = 0
+
+
+class Provider(Protocol[S]):
+    """What the search asks. Equal questions must get equal answers."""
+
+    def take(self, shape: int, state: S, rails: int | None) -> Taken[S] | None:
+        """One more member of this shape on a node in this state, on these rails (a bit mask; None: any);
+        None where it cannot be. Tiers get no better by rails, nor by members that are there already.
+        """
+
+    def fits(self, node: str, members: Members) -> bool:
+        """May these members be on the node, all but devices considered? More of them never fit better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Members that ask for the same. `nics`: of its largest claim; 0 where rails do not matter."""
+
+    count: int
+    nics: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group(Generic[S]):
+    """Nodes of one domain in equal state; `rails` (a bit mask) have a free NIC there."""
+
+    domain: str
+    state: S
+    nodes: Sequence[str]
+    rails: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[S]):
+    """Where do these go?
+
+    Attributes:
+        shapes: most demanding first: in this order members are put on a node.
+        groups: the fullest nodes first.
+        rails: the sets that all members may be on (bit masks), of which one is chosen; (None,): any.
+        steps: how far the search may go before it gives up.
+        patience: steps after which it is content with a way that it has found.
+    """
+
+    shapes: Sequence[Shape]
+    groups: Sequence[Group[S]]
+    rails: Sequence[int | None] = (None,)
+    steps: int = 5_000_000
+    patience: int = 4_000
+
+    @property
+    def demand(self) -> Members:
+        """How many of each shape."""
+        return tuple(shape.count for shape in self.shapes)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A way: the nodes with the members that each takes. `cost` compares ways of one question."""
+
+    domain: str
+    rails: int | None
+    places: tuple[tuple[str, Members], ...]
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """No way, or (`gave_up`) none found. `most`: so many have room at once, in that domain on those rails."""
+
+    most: Members
+    domain: str
+    rails: int | None
+    gave_up: bool = False
+
+
+def search(question: Question[S], provider: Provider[S]) -> Found | NotFound:
+    """The best way, or how near it comes."""
+    return _Search(question, provider).run()
+
+
+class _GaveUpError(Exception):
+    """There are no steps left."""
+
+
+class _Search(Generic[S]):
+    def __init__(self, question: Question[S], provider: Provider[S]) -> None:
+        self._question = question
+        self._provider = provider
+        self._demand = question.demand
+        self._taken: dict[tuple[int, S, int | None], Taken[S] | None] = {}
+        self._offers: dict[tuple[S, int | None, frozenset[Members]], int] = {}
+        self._tables: list[dict[Members, int]] = []
+        self._numbers: dict[tuple[tuple[Members, int], ...], int] = {}
+        self._closed: dict[str, frozenset[Members]] = {}
+        self._steps = 0
+        self._best: Found | None = None
+        self._nearest = NotFound((0,) * len(self._demand), "", None)
+
+    def run(self) -> Found | NotFound:
+        groups = [g for g in self._question.groups if self._is_of_use(g)]
+        domains: dict[str, list[Group[S]]] = {}
+        for group in groups:
+            domains.setdefault(group.domain, []).append(group)
+        least = self._least_tiers(groups)
+        try:
+            for rails in self._ordered(groups):
+                for domain, members in domains.items():
+                    if self._is_content(least):
+                        return self._best or self._nearest
+                    self._try(domain, rails, [g for g in members if self._is_open(g, rails)])
+        except _GaveUpError:
+            if self._best is None:
+                near = self._nearest
+                return NotFound(near.most, near.domain, near.rails, gave_up=True)
+        return self._best or self._nearest
+
+    # Which rails
+
+    def _ordered(self, groups: Sequence[Group[S]]) -> Iterator[int | None]:
+        """Rail sets, first those that most nodes would choose by themselves."""
+        if len(self._question.rails) == 1:
+            yield from self._question.rails
+            return
+        chosen: dict[int, int] = {}
+        for group in groups:
+            for shape in range(len(self._demand)):
+                taken = self._take(shape, group.state, None)
+                if taken is not None:
+                    chosen[taken.rails] = chosen.get(taken.rails, 0) + len(group.nodes)
+        masks: dict[int, int] = {}
+        for group in groups:
+            masks[group.rails] = masks.get(group.rails, 0) + len(group.nodes)
+        ranked = []
+        for rails in self._question.rails:
+            usable = sum(n for mask, n in masks.items() if rails is None or mask & rails == rails)
+            ranked.append((-chosen.get(rails or 0, 0), -usable, rails or 0, rails))
+        for _, _, _, rails in sorted(ranked, key=lambda entry: entry[:3]):
+            yield rails
+
+    def _is_open(self, group: Group[S], rails: int | None) -> bool:
+        """Could some shape be there on these rails? One with fewer NICs than rails need not use them all."""
+        if rails is None:
+            return True
+        every, some = group.rails & rails == rails, group.rails & rails
+        return any(
+            not shape.nics or (some if shape.nics < rails.bit_count() else every)
+            for shape in self._question.shapes
+        )
+
+    def _is_of_use(self, group: Group[S]) -> bool:
+        return any(self._take(i, group.state, None) is not None for i in range(len(self._demand)))
+
+    def _least_tiers(self, groups: Sequence[Group[S]]) -> int:
+        """No way has better tiers than this."""
+        total = 0
+        for shape, count in enumerate(self._demand):
+            tiers = [t.tiers for g in groups if (t := self._take(shape, g.state, None)) is not None]
+            total += count * min(tiers, default=0)
+        return total
+
+    def _is_content(self, least: int) -> bool:
+        if self._best is None or self._steps < self._question.patience:
+            return False
+        return self._best.cost >> _TIER <= least or self._steps >= 3 * self._question.patience
+
+    # In one domain, on one set of rails
+
+    def _try(self, domain: str, rails: int | None, groups: Sequence[Group[S]]) -> None:
+        while True:
+            kinds = self._kinds(groups, rails)
+            stocks = [Stock(self._tables[k], sum(map(len, lists))) for k, lists in kinds.items()]
+            room = sum(max(map(sum, stock.offers), default=0) * stock.nodes for stock in stocks)
+            if room < sum(self._demand) and room <= sum(self._nearest.most):
+                return
+            packing = Packing(self._demand, stocks)
+            self._spend(packing.steps)
+            if packing.cost is None:
+                if sum(packing.most) > sum(self._nearest.most):
+                    self._nearest = NotFound(packing.most, domain, rails)
+                return
+            if self._best is not None and packing.cost >= self._best.cost:
+                return
+            places = self._named(packing, list(kinds.values()))
+            if places is not None:
+                self._best = Found(domain, rails, tuple(places), packing.cost)
+                return
+
+    def _kinds(self, groups: Sequence[Group[S]], rails: int | None) -> Mapping[int, list[Sequence[str]]]:
+        """Nodes by what they offer."""
+        kinds: dict[int, list[Sequence[str]]] = {}
+        for group in groups:
+            if not self._closed:
+                kinds.setdefault(self._offer(group.state, rails, frozenset()), []).append(group.nodes)
+                continue
+            runs: dict[frozenset[Members], list[str]] = {}
+            for node in group.nodes:
+                runs.setdefault(self._closed.get(node, frozenset()), []).append(node)
+            for closed, nodes in runs.items():
+                kinds.setdefault(self._offer(group.state, rails, closed), []).append(nodes)
+        kinds.pop(self._number({}), None)
+        return kinds
+
+    def _offer(self, state: S, rails: int | None, closed: frozenset[Members]) -> int:
+        """The number of the table of what a node in this state takes."""
+        key = (state, rails, closed)
+        number = self._offers.get(key)
+        if number is None:
+            table = {
+                members: cost
+                for members, cost in self._ways(0, state, rails, (), 1)
+                if any(members) and not any(_covers(members, one) for one in closed)
+            }
+            self._spend(len(table))
+            number = self._offers[key] = self._number(table)
+        return number
+
+    def _number(self, table: dict[Members, int]) -> int:
+        key = tuple(sorted(table.items()))
+        if key not in self._numbers:
+            self._numbers[key] = len(self._tables)
+            self._tables.append(table)
+        return self._numbers[key]
+
+    def _ways(
+        self, shape: int, state: S, rails: int | None, members: Members, cost: int
+    ) -> Iterator[tuple[Members, int]]:
+        """What a node can take from this shape on, one member after the other, and what it costs."""
+        if shape == len(self._demand):
+            yield members, cost
+            return
+        for count in range(self._demand[shape] + 1):
+            if count:
+                taken = self._take(shape, state, rails)
+                if taken is None:
+                    return
+                state = taken.state
+                cost += (taken.tiers << _TIER) + (taken.other << _OTHER)
+            yield from self._ways(shape + 1, state, rails, (*members, count), cost)
+
+    def _named(
+        self, packing: Packing, nodes: Sequence[Sequence[Sequence[str]]]
+    ) -> list[tuple[str, Members]] | None:
+        """Which nodes, by name; None where some turned out not to be open to their members, which is kept."""
+        wanted: dict[int, list[Members]] = {}
+        for stock, members in packing.nodes():
+            wanted.setdefault(stock, []).append(members)
+        places: list[tuple[str, Members]] = []
+        learnt = False
+        for stock, parts in wanted.items():
+            parts.sort(reverse=True)
+            for node in (node for names in nodes[stock] for node in names):
+                if not parts:
+                    break
+                for members in dict.fromkeys(parts):
+                    if self._provider.fits(node, members):
+                        parts.remove(members)
+                        places.append((node, members))
+                        break
+                    self._closed[node] = self._closed.get(node, frozenset()) | {members}
+            learnt = learnt or bool(parts)
+        return None if learnt else places
+
+    def _take(self, shape: int, state: S, rails: int | None) -> Taken[S] | None:
+        key = (shape, state, rails)
+        if key not in self._taken:
+            self._spend(_TAKE_STEPS)
+            self._taken[key] = self._provider.take(shape, state, rails)
+        return self._taken[key]
+
+    def _spend(self, steps: int) -> None:
+        self._steps += steps
+        if self._steps > self._question.steps:
+            raise _GaveUpError
+
+
+def _covers(members: Members, part: Members) -> bool:
+    return all(have >= less for have, less in zip(members, part, strict=True))
