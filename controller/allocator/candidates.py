@@ -139,6 +139,7 @@ class Filter:
             bad = self._node.bad_pools[0]
             raise _refused(claim, ask, f"asks for all devices, but pool {bad.pool.name} is {bad.reason}")
         limit = self._limits.get(ask.claim)
+        limit = limit if limit is not None and limit.covers(ask.request) else None
         key = (ask.class_selectors, ask.selectors, ask.tolerations, ask.capacity, ask.admin, limit)
         found = self._known.get(key)
         if found is None:

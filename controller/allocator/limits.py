@@ -27,11 +27,17 @@ class Limit:
             address of FabricNetwork blue").
         exactly: every one of the rails must be used, too. Then a NIC without a rail is closed; else it is
             not restricted.
+        requests: those of the claim that it is for, by name (``name`` or ``name/subrequest``); empty: all.
     """
 
     rails: frozenset[int]
     reason: str
     exactly: bool = False
+    requests: frozenset[str] = frozenset()
+
+    def covers(self, request: str) -> bool:
+        """Is it for this request, or subrequest?"""
+        return not self.requests or request in self.requests
 
     def closes(self, device: PoolDevice, kind: str) -> bool:
         """May the claim not have this device, which is a `kind`?"""
