@@ -8,7 +8,7 @@ SOURCES := driver kubeletplugin controller cni cli deploy tests bench
 STAMP := .venv/.setup
 
 .PHONY: help setup programs lint format test test-unit test-cluster test-vm demo image cluster-up cluster-down kind \
-	proto lock bench bench-attach bench-prepare bench-plugin bench-inventory bench-allocator clean
+	proto lock bench bench-attach bench-prepare bench-plugin bench-inventory bench-allocator bench-schedule clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -69,7 +69,7 @@ cluster-down: $(STAMP) ## end it
 kind: ## the same on a laptop with Docker and kind
 	@deploy/kind/up.sh
 
-bench: bench-attach bench-prepare bench-plugin bench-inventory bench-allocator ## every benchmark; each ends with one JSON line
+bench: bench-attach bench-prepare bench-plugin bench-inventory bench-allocator bench-schedule ## every benchmark; each ends with one JSON line
 
 bench-attach: programs ## CNI ADD and DEL against the stock host-device plugin
 	@$(BIN)/python -m bench.attach
@@ -89,6 +89,9 @@ bench-inventory: setup ## probing a node of 8 GPUs and 256 VFs, its slices, an u
 
 bench-allocator: $(STAMP) ## decisions, the adversarial ones beside Kubernetes' own allocator
 	@$(BIN)/python -m bench.allocator
+
+bench-schedule: programs ## pods with pairs bound a second, beside kube-scheduler alone; about ten minutes
+	@$(BIN)/python -m bench.schedule
 
 lock: $(STAMP) ## renew requirements.lock
 	$(BIN)/python -m pip install -q uv
