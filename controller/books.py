@@ -39,6 +39,11 @@ class Held:
     node: str | None
 
     @property
+    def pools(self) -> Set[Pool]:
+        """Where something of it is."""
+        return {(d.driver, d.pool) for devices in (self.devices, self.shares) for d in devices}
+
+    @property
     def addresses(self) -> Iterable[str]:
         """With prefix length."""
         return (a for i in (self.placement.interfaces if self.placement else ()) for a in i.addresses)

@@ -1,15 +1,15 @@
 """One pod, all nodes: where its claims go best, or why nowhere.
 
-Of each node the cheap questions come first: what kube-scheduler would say of the pod (a few comparisons), an
-answer that is known already (a look-up), then the allocator. Answers are kept by what the claims ask for,
-since a hundred pods of one Deployment ask the same: an allocation holds until the node's devices change, a
-refusal until they change for the better. So each pod costs about one search, for the node that the last took.
+What costs most is asked least. The allocator answers once for all nodes in equal state, and mostly has done
+so before (`controller.answers`); states are looked at fullest first, until enough of them can take the
+claims. Only of nodes in such states is asked what kube-scheduler would say of the pod there. Why a pod was
+refused is found out when somebody wants to be told.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -17,16 +17,17 @@ import msgspec
 from controller import fit
 from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
-from controller.allocator.solve import allocate
 from controller.allocator.verdict import Allocation, Refusal, aggregate
+from controller.answers import Answer, Answers, Shape
 from controller.books import node_of
+from controller.equal import Standing
 from controller.nearest import Change, Question, changes
+from controller.nodes import Group, NodeRecord
 from controller.quest import Quest
 from controller.settings import PlacementSettings
-from controller.state import ClusterState, NodeRecord
+from controller.state import ClusterState
 from driver.kube.objects import Pod, ResourceClaim
 
-_KEPT = 100_000
 _POOLS_NAMED = 2
 _NEAREST_KEPT = 256
 _NODES_ASKED = 4
@@ -35,28 +36,73 @@ _NODES_ASKED = 4
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A node that can take the pod. Less is better: other pods of shared claims left out, then the score."""
+    """A node that can take the pod, and how. `sharers_left_out` are other pods of shared claims that it
+    cannot take as well.
+    """
 
     sharers_left_out: int
     allocation: Allocation
     node: str
 
+
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """Why there is no place: a sentence for people, and nodes of which each gave another reason."""
+
+    why_not: str
+    refused: tuple[str, ...] = ()
+
+
+class Choice:
+    """The best option, or why there is none. `permanent`: no waiting helps."""
+
+    def __init__(
+        self,
+        best: Option | None = None,
+        why_not: str = "",
+        *,
+        permanent: bool = False,
+        find_reasons: Callable[[], Reasons] | None = None,
+    ) -> None:
+        """`find_reasons` is called at most once, when the reasons are wanted, and before anything changes."""
+        self.best = best
+        self.permanent = permanent
+        self._find = find_reasons
+        self._reasons = Reasons(why_not)
+
     @property
-    def order(self) -> tuple[int, tuple[int, ...], str]:
-        """Sorts the best first; the name makes equals the same every time."""
-        return self.sharers_left_out, self.allocation.score, self.node
+    def why_not(self) -> str:
+        """A sentence for people; may cost a walk over all nodes."""
+        return self._found().why_not
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Nodes of which each gave another reason."""
+        return self._found().refused
+
+    def _found(self) -> Reasons:
+        if self._find is not None:
+            self._reasons, self._find = self._find(), None
+        return self._reasons
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """The best option, or a sentence for people; `permanent` where no waiting helps; `refused` are nodes of
-    which each gave another reason.
+class Equals:
+    """Nodes that give one answer, in terms of which only the names of pools and node differ. `nodes`, by
+    name, have the devices; whether the pod fits is another question.
     """
 
-    best: Option | None = None
-    why_not: str = ""
-    permanent: bool = False
-    refused: tuple[str, ...] = ()
+    answer: Allocation
+    nodes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """Nodes that stand so, by name; `group` may be of no node where a draft is the reason why they do."""
+
+    group: Group | None
+    names: Sequence[str]
+    standing: Standing | None = None
 
 
 class Chooser:
@@ -67,9 +113,8 @@ class Chooser:
         self._settings = settings
         self._cel = cel
         self._options = Options(driver=settings.driver_name, managed_only=state.managed_only)
-        self._refused: dict[tuple[bytes, str], tuple[int, Refusal]] = {}
+        self._answers = Answers(state, self._options, cel)
         self._nearest: dict[tuple[bytes, tuple[object, ...]], str] = {}
-        self._allocated: dict[tuple[bytes, str], tuple[int, tuple[int, ...], Allocation]] = {}
 
     def choose(self, quest: Quest) -> Choice:
         """Find a place.
@@ -77,47 +122,59 @@ class Chooser:
         Raises:
             TandemError: something about the claims is wrong, wherever they would go.
         """
-        pod, wanted, allocated = quest.pod, quest.wanted, quest.allocated
-        sharers, left_out, since = quest.sharers, quest.left_out, quest.since
-        requests = fit.pod_requests(pod)
-        misfits: Counter[str] = Counter()
-        refusals: list[Refusal] = []
-        refused: dict[str, str] = {}
-        bad_pools: dict[str, None] = {}
-        found: list[Option] = []
-        shape = msgspec.json.encode([claim.spec for claim in wanted], order="sorted")
-        possible: list[tuple[int, int, str, NodeRecord]] = []
-        for record in self._records(pod, allocated):
-            if record.generation <= since or record.node is None:
+        shape = self._answers.shape(quest)
+        fits = _Fits(self._state, quest)
+        best: tuple[int, tuple[int, ...], str, Allocation] | None = None
+        refusals, permanent, found = 0, 0, 0
+        for answer, names in self._asked(shape, quest):
+            if isinstance(answer, Refusal):
+                refusals += 1
+                permanent += answer.permanent
                 continue
-            reason = self._misfit(pod, requests, allocated, record, left_out)
-            if reason is not None:
-                misfits[reason] += 1
+            if best is not None and (best[0], best[1]) < (0, answer.score):
                 continue
-            missing = self._sharers_left_out(pod, sharers, record)
-            possible.append((missing, -self._state.taken_count(record), record.name, record))
-        # Fullest first, so that the search may end early and still leave whole nodes to who needs them.
-        for missing, _, name, record in sorted(possible, key=lambda entry: entry[:3]):
-            verdict = self._allocate(wanted, record, shape)
-            if isinstance(verdict, Refusal):
-                refusals.append(verdict)
-                for bad in record.index.bad_pools if record.index is not None else ():
-                    bad_pools[f"pool {bad.pool.name} is not used: {bad.reason}"] = None
-                if not verdict.permanent and not verdict.gave_up:
-                    refused.setdefault(verdict.message, name)
-                continue
-            found.append(Option(missing, verdict, name))
-            if len(found) >= self._settings.enough_nodes:
-                break
-        if not self._state.nodes and not self._state.managed_only:
-            return Choice(why_not="there is no node")
-        if found:
-            return Choice(best=min(found, key=lambda option: option.order))
-        return Choice(
-            why_not=_why_not(refusals, misfits, list(bad_pools), self._settings.driver_name),
-            permanent=bool(refusals) and all(refusal.permanent for refusal in refusals),
-            refused=tuple(refused.values()),
-        )
+            first = fits.first(names)
+            if first is not None:
+                option = (first[0], answer.score, first[1], answer)
+                best = option if best is None or option[:3] < best[:3] else best
+                found += 1
+                if found >= self._settings.enough_states:
+                    break
+        if best is None:
+            return Choice(
+                permanent=0 < refusals == permanent, find_reasons=lambda: self._reasons(quest, fits)
+            )
+        missing, _, name, answer = best
+        record = self._state.nodes[name]
+        standing = self._state.index.standing(record, quest.draft)
+        return Choice(Option(missing, self._answers.moved(shape, answer, quest, record, standing), name))
+
+    def answer(self, quest: Quest, node: str) -> Allocation | Refusal:
+        """What the allocator says of one node, in that node's terms; whether the pod fits is not asked."""
+        self._state.index.settle()
+        shape = self._answers.shape(quest)
+        record = self._state.nodes.get(node)
+        if record is None:
+            return Refusal(claim="", subject="node", message="the node is gone")
+        standing = self._state.index.standing(record, quest.draft)
+        answer = self._answers.of_node(shape, record, standing)
+        if isinstance(answer, Refusal):
+            return answer
+        return self._answers.moved(shape, answer, quest, record, standing)
+
+    def groups(self, quest: Quest) -> Iterator[Equals]:
+        """All nodes that have the devices, those in equal state together, the fullest first. Lazy; not to be
+        used any more when the state has changed.
+        """
+        shape = self._answers.shape(quest)
+        for answer, names in self._asked(shape, quest):
+            if isinstance(answer, Allocation):
+                yield Equals(answer, names)
+
+    def why_not(self, quest: Quest, node: str) -> str | None:
+        """Why the pod does not fit the node, devices aside; None if it does."""
+        record = self._state.nodes.get(node)
+        return "the node is gone" if record is None else _Fits(self._state, quest).why_not(record)
 
     def nearest(self, wanted: Sequence[ResourceClaim], choice: Choice) -> str:
         """The least that would have to change, as a sentence that follows `why_not`; empty where nothing
@@ -153,50 +210,130 @@ class Chooser:
         change, name = min(found)
         return f"; nearest on node {name}: {change.text}"
 
-    def _records(self, pod: Pod, allocated: Sequence[ResourceClaim]) -> Iterator[NodeRecord]:
-        """Nodes with devices of ours; one at most where something pins the pod by name."""
-        pins = [
-            node
-            for claim in allocated
-            if claim.status.allocation and (node := node_of(claim.status.allocation))
-        ]
-        pins += [pod.spec.node_name] if pod.spec.node_name else []
-        pinned = self._state.nodes.get(pins[0]) if pins else None
-        records = self._state.nodes.values() if not pins else [pinned] if pinned is not None else []
-        for record in records:
-            if not self._state.managed_only or self._state.pools(record):
-                yield record
+    def _asked(self, shape: Shape, quest: Quest) -> Iterator[tuple[Answer, Sequence[str]]]:
+        """Every candidate with the allocator's answer."""
+        records = self._state.nodes
+        for candidates in self._candidates(quest):
+            group = candidates.group
+            answer = self._answers.of_group(shape, group) if group is not None else None
+            if answer is not None:
+                yield answer, candidates.names
+                continue
+            for name in candidates.names:
+                standing = candidates.standing or records[name].standing
+                yield self._answers.of_node(shape, records[name], standing), [name]
 
-    def _misfit(
-        self,
-        pod: Pod,
-        requests: fit.Amounts,
-        allocated: Sequence[ResourceClaim],
-        record: NodeRecord,
-        left_out: Mapping[str, float],
-    ) -> str | None:
-        node = record.node
+    def _candidates(self, quest: Quest) -> Iterator[_Candidates]:
+        """Nodes by state; one at most where something pins the pod by name."""
+        index, pins = self._state.index, _pins(quest)
+        groups = index.groups()
+        some: Iterable[NodeRecord] | None = None
+        if pins:
+            some = [record] if (record := self._state.nodes.get(pins[0])) is not None else []
+        elif quest.since:
+            some = index.since(quest.since)
+        drafted = self._drafted(quest)
+        for record in (self._state.nodes[name] for name in sorted(drafted)):
+            if record.published is not None and (not pins or record.name == pins[0]):
+                standing = index.standing(record, quest.draft)
+                yield _Candidates(index.group_of(record.published, standing), [record.name], standing)
+        if some is None:
+            for group in groups:
+                names = [n for n in group.names if n not in drafted] if drafted else group.names
+                yield _Candidates(group, names)
+            return
+        by_group: dict[Group, list[str]] = {}
+        for record in some:
+            if record.group is not None and record.name not in drafted:
+                by_group.setdefault(record.group, []).append(record.name)
+        for group in sorted(by_group, key=lambda group: (-group.full, group.number)):
+            yield _Candidates(group, sorted(by_group[group]))
+
+    def _drafted(self, quest: Quest) -> set[str]:
+        """Nodes whose devices the draft concerns."""
+        draft = quest.draft
+        if draft is None:
+            return set()
+        pools = {*draft.taken, *draft.shared}
+        return {name for pool in pools for name in self._state.index.concerned(pool)}
+
+    def _reasons(self, quest: Quest, fits: _Fits) -> Reasons:
+        if not self._state.nodes and not self._state.managed_only:
+            return Reasons("there is no node")
+        misfits: Counter[str] = Counter()
+        refusals: list[Refusal] = []
+        refused: dict[str, str] = {}
+        bad_pools: dict[str, None] = {}
+        # Refusals of several claims call them by name.
+        shape = self._answers.shape(quest, named=len(quest.wanted) > 1)
+        for answer, names in self._asked(shape, quest):
+            for name in names:
+                record = self._state.nodes[name]
+                reason = fits.why_not(record)
+                if reason is not None:
+                    misfits[reason] += 1
+                elif isinstance(answer, Refusal):
+                    refusals.append(answer)
+                    for bad in record.published.devices.bad_pools if record.published is not None else ():
+                        bad_pools[f"pool {bad.pool.name} is not used: {bad.reason}"] = None
+                    if not answer.permanent and not answer.gave_up:
+                        refused.setdefault(answer.message, name)
+        text = _why_not(refusals, misfits, list(bad_pools), self._settings.driver_name)
+        return Reasons(text, tuple(refused.values()))
+
+
+class _Fits:
+    """What kube-scheduler would say of the quest's pod, devices aside."""
+
+    def __init__(self, state: ClusterState, quest: Quest) -> None:
+        self._state = state
+        self._quest = quest
+        self._requests = fit.pod_requests(quest.pod)
+
+    def first(self, names: Iterable[str]) -> tuple[int, str] | None:
+        """The first node that the pod fits with the fewest sharers left out, and how many those are."""
+        best: tuple[int, str] | None = None
+        for name in names:
+            record = self._state.nodes[name]
+            if self.why_not(record) is None:
+                missing = self._sharers_left_out(record)
+                if not missing:
+                    return 0, name
+                if best is None or missing < best[0]:
+                    best = missing, name
+        return best
+
+    def why_not(self, record: NodeRecord) -> str | None:
+        """A reason, or None if the pod fits the node."""
+        node, quest = record.node, self._quest
         if node is None:
             return "the node is gone"
-        if record.name in left_out:
+        if record.name in quest.left_out:
             return "left out for a while, the pod was not bound there"
-        for claim in allocated:
+        if quest.within is not None and node.metadata.labels.get(quest.within[0]) != quest.within[1]:
+            return f"not of {quest.within[0]}={quest.within[1]}"
+        for claim in quest.allocated:
             allocation = claim.status.allocation
             selector = allocation.node_selector if allocation is not None else None
             if selector is not None and not fit.selects(selector, node):
                 return f"claim {claim.metadata.name} of the pod is allocated elsewhere"
-        if pod.spec.node_name:
-            return fit.repelled(pod, node)
-        used = record.used_beside([pod.metadata.uid], pod.spec.priority or 0)
-        return fit.why_not(pod, node, requests, used)
+        if quest.pod.spec.node_name:
+            return fit.repelled(quest.pod, node)
+        return fit.why_not(quest.pod, node, self._requests, self._used(record, (quest.pod,)))
 
-    @staticmethod
-    def _sharers_left_out(pod: Pod, sharers: Sequence[Pod], record: NodeRecord) -> int:
+    def _used(self, record: NodeRecord, beside: Iterable[Pod]) -> fit.Amounts:
+        """What all others take of the node."""
+        used = record.used_beside([p.metadata.uid for p in beside], self._quest.pod.spec.priority or 0)
+        drafted = self._quest.draft.used.get(record.name) if self._quest.draft is not None else None
+        return used if drafted is None else fit.total_of([used, drafted])
+
+    def _sharers_left_out(self, record: NodeRecord) -> int:
         """How many of the sharers would not fit beside the pod and each other."""
+        pod, sharers = self._quest.pod, self._quest.sharers
         if not sharers or record.node is None:
             return 0
-        used = dict(record.used_beside([p.metadata.uid for p in (pod, *sharers)], pod.spec.priority or 0))
-        fit.add(used, fit.pod_requests(pod))
+        used = dict(self._used(record, (pod, *sharers)))
+        fit.add(used, self._requests)
         missing = 0
         for sharer in sharers:
             requests = fit.pod_requests(sharer)
@@ -206,37 +343,15 @@ class Chooser:
                 missing += 1
         return missing
 
-    def _allocate(
-        self, wanted: Sequence[ResourceClaim], record: NodeRecord, shape: bytes
-    ) -> Allocation | Refusal:
-        key = (shape, record.name)
-        known = self._refused.get(key)
-        if known is not None and known[0] == record.devices_generation:
-            return known[1]
-        version = self._state.taken_version(record)
-        kept = self._allocated.get(key)
-        if kept is not None and kept[:2] == (record.devices_generation, version):
-            return kept[2]
-        devices = self._state.devices(record)
-        if devices is None:
-            return Refusal(claim="", subject="node", message="the node is gone")
-        verdict = allocate(
-            wanted,
-            devices,
-            self._state.classes,
-            self._state.taken(record),
-            self._options,
-            self._cel,
-            self._state.shared(record),
-        )
-        if len(self._refused) + len(self._allocated) >= _KEPT:
-            self._refused.clear()
-            self._allocated.clear()
-        if isinstance(verdict, Refusal):
-            self._refused[key] = (record.devices_generation, verdict)
-        else:
-            self._allocated[key] = (record.devices_generation, version, verdict)
-        return verdict
+
+def _pins(quest: Quest) -> list[str]:
+    """Nodes that the pod is bound to by name."""
+    pins = [
+        node
+        for claim in quest.allocated
+        if claim.status.allocation and (node := node_of(claim.status.allocation))
+    ]
+    return [*pins, quest.pod.spec.node_name] if quest.pod.spec.node_name else pins
 
 
 def _why_not(

@@ -218,13 +218,8 @@ class _Planner:
         selectors += [s for claim in self._state.claims.values() for s in _selectors(claim.spec)]
         attributes = {name for claim in self._state.claims.values() for name in _attributes(claim.spec)}
         expressions = {selector.cel.expression for selector in selectors if selector.cel is not None}
-        for record in self._state.nodes.values():
-            try:
-                devices = self._state.devices(record)
-            except TandemError:
-                continue  # told when the node is looked at
-            if devices is None or not devices.devices:
-                continue
+        for published in self._state.index.published():
+            devices = published.devices
             traits(devices)
             for name in sorted(attributes):
                 values(devices, name)

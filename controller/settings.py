@@ -18,14 +18,14 @@ class PlacementSettings:
         driver_name: whose devices we allocate.
         bind_timeout_seconds: an allocation that no pod has reserved for so long is taken back.
         nominated_timeout_seconds: the same, while kube-scheduler makes room there (preemption).
-        enough_nodes: so many nodes with an answer are enough; the best of them is taken.
+        enough_states: nodes in so many different states that can take a pod are enough; the best is taken.
         mtu: for the interfaces in the pods, in bytes; None leaves it to the plugin.
     """
 
     driver_name: str = DRIVER_NAME
     bind_timeout_seconds: float = 15.0
     nominated_timeout_seconds: float = 300.0
-    enough_nodes: int = 16
+    enough_states: int = 16
     sweep_seconds: float = 0.2
     resync_seconds: float = 300.0
     mtu: int | None = None

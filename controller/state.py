@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 
 from controller import fit
 from controller.allocator.capacity import Amounts
-from controller.allocator.model import DeviceId, NodeDevices, node_reaches
+from controller.allocator.model import DeviceId, NodeDevices
 from controller.books import Books, Duplicate, Held, Pool
+from controller.nodes import NodeIndex, NodeRecord
+from controller.pools import Pools
 from driver.kube.objects import (
     AllocationResult,
     DeviceClass,
@@ -30,31 +32,6 @@ Key = tuple[str, str]
 
 _ANY_PRIORITY = 2**31
 """Higher than any pod's: what is promised with it counts for all."""
-
-
-@dataclass(slots=True)
-class NodeRecord:
-    """One node. `used` and `promised` are what the pods take: bound ones, and by UID those nominated or
-    pinned by an allocation, with their priority. `own_pools` have a slice of this node's alone.
-    """
-
-    name: str
-    node: Node | None = None
-    own_pools: set[Pool] = field(default_factory=set)
-    used: dict[str, int] = field(default_factory=dict)
-    promised: dict[str, tuple[int, fit.Amounts]] = field(default_factory=dict)
-    generation: int = 0
-    devices_generation: int = 0
-    index: NodeDevices | None = None
-    pools: tuple[Pool, ...] | None = None
-
-    def used_beside(self, uids: Iterable[str], priority: int) -> dict[str, int]:
-        """What all but the pods named take, as far as it counts for a pod of this priority."""
-        mine = set(uids)
-        others = [
-            amounts for uid, (rank, amounts) in self.promised.items() if uid not in mine and rank >= priority
-        ]
-        return fit.total_of([self.used, *others]) if others else self.used
 
 
 @dataclass(slots=True)
@@ -86,8 +63,10 @@ class ClusterState:
     driver_name: str
     managed_only: bool = True
     books: Books = field(init=False)
-    nodes: dict[str, NodeRecord] = field(default_factory=dict)
+    pools: Pools = field(init=False)
+    index: NodeIndex = field(init=False)
     classes: dict[str, DeviceClass] = field(default_factory=dict)
+    classes_generation: int = 0
     claims: dict[Key, ResourceClaim] = field(default_factory=dict)
     claimants: dict[Key, Pod] = field(default_factory=dict)
     """Pods that name claims and have not ended."""
@@ -97,7 +76,6 @@ class ClusterState:
     unreserved: dict[Key, float] = field(default_factory=dict)
     """Claims that we allocated and no pod has reserved, oldest first, with the time since when."""
 
-    generation: int = 1
     touched: set[Key] = field(default_factory=set)
     failures: list[Failure] = field(default_factory=list)
     duplicates: list[Duplicate] = field(default_factory=list)
@@ -105,52 +83,49 @@ class ClusterState:
     """UIDs whose tries are over: pods that were bound or left, claims that were reserved or left."""
 
     _claim_keys: dict[str, Key] = field(default_factory=dict)
-    _pools: dict[Pool, dict[str, ResourceSlice]] = field(default_factory=dict)
-    _wide_pools: set[Pool] = field(default_factory=set)
-    """Pools with a slice that is not one node's: network-attached devices."""
     _promised_on: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.books = Books(self.driver_name)
+        self.pools = Pools()
+        self.index = NodeIndex(self.pools, self.books, bare=not self.managed_only)
 
     # Questions
 
+    @property
+    def nodes(self) -> dict[str, NodeRecord]:
+        """All that something was heard of, by name."""
+        return self.index.records
+
+    @property
+    def generation(self) -> int:
+        """Grows whenever something may do that was refused."""
+        return self.index.generation
+
     def devices(self, record: NodeRecord) -> NodeDevices | None:
         """The index of what the node reaches and we allocate; None where the node is gone."""
-        if record.index is None and record.node is not None:
-            slices = [s for pool in self.pools(record) for s in self._pools[pool].values()]
-            record.index = NodeDevices.build(slices, record.node)
-        return record.index
+        return self.index.own(record).devices if record.node is not None else None
 
-    def pools(self, record: NodeRecord) -> tuple[Pool, ...]:
+    def reached(self, record: NodeRecord) -> tuple[Pool, ...]:
         """The pools that the node can reach."""
-        if record.pools is None:
-            wide = [
-                pool
-                for pool in self._wide_pools - record.own_pools
-                if record.node is not None
-                and any(
-                    s.spec.shared_counters or node_reaches(s, record.node) for s in self._pools[pool].values()
-                )
-            ]
-            record.pools = tuple(sorted([*record.own_pools, *wide]))
+        self.index.settle()
         return record.pools
 
     def taken(self, record: NodeRecord) -> set[DeviceId]:
         """Devices of the node's pools that claims hold."""
-        return {device for pool in self.pools(record) for device in self.books.taken(pool)}
+        return {device for pool in self.reached(record) for device in self.books.taken(pool)}
 
     def shared(self, record: NodeRecord) -> dict[DeviceId, Amounts]:
         """What claims consume of the devices of the node's pools that they share."""
-        return {d: amounts for pool in self.pools(record) for d, amounts in self.books.shared(pool).items()}
+        return {d: amounts for pool in self.reached(record) for d, amounts in self.books.shared(pool).items()}
 
     def taken_count(self, record: NodeRecord) -> int:
         """How many they are."""
-        return sum(len(self.books.taken(pool)) for pool in self.pools(record))
+        return sum(len(self.books.taken(pool)) for pool in self.reached(record))
 
     def taken_version(self, record: NodeRecord) -> tuple[int, ...]:
         """Changes whenever they do."""
-        return tuple(self.books.version(pool) for pool in self.pools(record))
+        return tuple(self.books.version(pool) for pool in self.reached(record))
 
     def claims_of(self, pod: Pod) -> list[ResourceClaim] | None:
         """The pod's claims, in its order; None while one of them is not there."""
@@ -193,7 +168,7 @@ class ClusterState:
         before = (old.spec.node_name, fit.pod_requests(old)) if old is not None else ("", {})
         after = (new.spec.node_name, fit.pod_requests(new)) if new is not None else ("", {})
         if before[0] and before != after:
-            self._changed(before[0])
+            self.index.improved(before[0])
         if old is not None and (new is None or new.spec.node_name):
             self.gone.add(old.metadata.uid)
 
@@ -226,24 +201,22 @@ class ClusterState:
         node = new or old
         if node is None:
             return
-        record = self._record(node.metadata.name)
+        record = self.index.record(node.metadata.name)
         record.node = new
         if old is not None and new is not None and _placement_facts(old) == _placement_facts(new):
             return
-        record.index = record.pools = None
-        self._changed(record.name, devices=True)
+        self._republished(record.name)
 
     def apply_slice(self, old: ResourceSlice | None, new: ResourceSlice | None) -> None:
         """A slice changed. Those without our taint are kube-scheduler's, not ours."""
-        nodes: set[str] = set()
+        concerned: list[Iterable[str] | None] = []
         if old is not None:
-            nodes |= self._place_slice(old, there=False)
+            concerned.append(self.pools.remove(old))
         if new is not None and (not self.managed_only or _is_managed(new)):
-            nodes |= self._place_slice(new, there=True)
-        for name in nodes:
-            record = self._record(name)
-            record.index = record.pools = None
-            self._changed(name, devices=True)
+            concerned.append(self.pools.put(new))
+        names = {name for some in concerned for name in (self.nodes if some is None else some)}
+        for name in names:
+            self._republished(name)
 
     def apply_class(self, old: DeviceClass | None, new: DeviceClass | None) -> None:
         """A class changed: what was refused everywhere may do now."""
@@ -253,8 +226,9 @@ class ClusterState:
             self.classes.pop(old.metadata.name, None)
         if new is not None:
             self.classes[new.metadata.name] = new
+        self.classes_generation += 1
         for name in self.nodes:
-            self._changed(name, devices=True)
+            self.index.improved(name, devices=True)
         self.touched.update(self.claimants)
 
     def assume(self, claim: ResourceClaim, allocation: AllocationResult) -> None:
@@ -292,58 +266,21 @@ class ClusterState:
         self.unreserved.pop(_key(claim), None)
         self._note_unreserved(_key(claim), claim, now)
 
-    # Beneath
-
-    def _record(self, name: str) -> NodeRecord:
-        return self.nodes.setdefault(name, NodeRecord(name))
-
-    def _changed(self, node: str, *, devices: bool = False) -> None:
-        self.generation += 1
-        record = self._record(node)
-        record.generation = self.generation
-        if devices:
-            record.devices_generation = self.generation
-
-    def _place_slice(self, item: ResourceSlice, *, there: bool) -> set[str]:
-        """Put it into its pool or take it out. Returns the nodes that this concerns."""
-        pool = (item.spec.driver, item.spec.pool.name)
-        nodes = self._nodes_of(pool)
-        slices = self._pools.setdefault(pool, {})
-        if there:
-            slices[item.metadata.name] = item
-        else:
-            slices.pop(item.metadata.name, None)
-        if any(not s.spec.node_name for s in slices.values()):
-            self._wide_pools.add(pool)
-        else:
-            self._wide_pools.discard(pool)
-        if not slices:
-            del self._pools[pool]
-        own = {s.spec.node_name for s in slices.values() if s.spec.node_name}
-        nodes |= self._nodes_of(pool)
-        for name in nodes | own:
-            record = self._record(name)
-            if name in own:
-                record.own_pools.add(pool)
-            else:
-                record.own_pools.discard(pool)
-        return nodes | own
-
     def show_everywhere(self, pools: Iterable[Pool]) -> None:
         """Let every node's index have these pools, though not every node reaches them."""
-        self._wide_pools.update(pools)
-        for record in self.nodes.values():
-            record.index = record.pools = None
+        self.pools.show_everywhere(pools)
+        for name in self.nodes:
+            self.index.republished(name)
 
-    def _nodes_of(self, pool: Pool) -> set[str]:
-        """Nodes that the pool's devices may concern."""
-        if pool in self._wide_pools:
-            return set(self.nodes)
-        return {s.spec.node_name for s in self._pools.get(pool, {}).values() if s.spec.node_name}
+    # Beneath
+
+    def _republished(self, node: str) -> None:
+        self.index.republished(node)
+        self.index.improved(node, devices=True)
 
     def _add_pod(self, pod: Pod) -> None:
         if pod.spec.node_name:
-            fit.add(self._record(pod.spec.node_name).used, fit.pod_requests(pod))
+            fit.add(self.index.record(pod.spec.node_name).used, fit.pod_requests(pod))
         if pod.spec.resource_claims:
             key = _key(pod)
             self.claimants[key] = pod
@@ -355,7 +292,7 @@ class ClusterState:
 
     def _drop_pod(self, pod: Pod) -> None:
         if pod.spec.node_name:
-            fit.add(self._record(pod.spec.node_name).used, fit.pod_requests(pod), -1)
+            fit.add(self.index.record(pod.spec.node_name).used, fit.pod_requests(pod), -1)
         if pod.spec.resource_claims:
             key = _key(pod)
             self.claimants.pop(key, None)
@@ -380,13 +317,13 @@ class ClusterState:
                 node, priority = held.node, _ANY_PRIORITY
         if node:
             self._promised_on[pod.metadata.uid] = node
-            self._record(node).promised[pod.metadata.uid] = (priority, fit.pod_requests(pod))
+            self.index.record(node).promised[pod.metadata.uid] = (priority, fit.pod_requests(pod))
 
     def _break_promise(self, uid: str) -> None:
         node = self._promised_on.pop(uid, None)
         if node is not None:
-            del self.nodes[node].promised[uid]
-            self._changed(node)
+            del self.index.record(node).promised[uid]
+            self.index.improved(node)
 
     def _settle(self, key: Key) -> None:
         """Forget the assumption as soon as the watch is at least as new as our write."""
@@ -405,9 +342,12 @@ class ClusterState:
         allocation = self.allocation_of(claim) if claim is not None and current else None
         freed, duplicates = self.books.record(uid, allocation)
         self.duplicates.extend(duplicates)
-        for node in {node for pool in freed for node in self._nodes_of(pool)}:
-            self._changed(node, devices=True)
-        if before != self.books.held(uid):
+        after = self.books.held(uid)
+        for pool in {pool for held in (before, after) if held is not None for pool in held.pools}:
+            self.index.rebooked(pool)
+        for node in {node for pool in freed for node in self.index.concerned(pool)}:
+            self.index.improved(node, devices=True)
+        if before != after:
             for pod in [self.claimants[user] for user in self.users.get(key, ())]:
                 self._promise(pod)
 

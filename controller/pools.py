@@ -1,0 +1,105 @@
+"""The slices by pool, and which nodes reach which pools.
+
+Most pools are one node's own: a look-up. A pool that has any other slice (network-attached devices, a
+selector, devices that say themselves where they are) is wide: it may concern every node.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from controller.allocator.model import node_reaches
+from controller.books import Pool
+from driver.kube.objects import Device, Node, ResourceSlice
+
+
+class Pools:
+    """Follows the slices one change at a time. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._slices: dict[Pool, dict[str, ResourceSlice]] = {}
+        self._own: defaultdict[str, set[Pool]] = defaultdict(set)
+        self._wide: set[Pool] = set()
+
+    def put(self, item: ResourceSlice) -> set[str] | None:
+        """Add or replace a slice. Returns the nodes that it concerns; None: all of them."""
+        return self._change(item, there=True)
+
+    def remove(self, item: ResourceSlice) -> set[str] | None:
+        """Take a slice out. Returns the nodes that it concerned; None: all of them."""
+        return self._change(item, there=False)
+
+    def show_everywhere(self, pools: Iterable[Pool]) -> None:
+        """Count these as wide, whatever they are."""
+        self._wide.update(pools)
+
+    def nodes_of(self, pool: Pool) -> set[str] | None:
+        """Nodes that the pool's devices may concern; None: any."""
+        if pool in self._wide:
+            return None
+        return {s.spec.node_name for s in self._slices.get(pool, {}).values() if s.spec.node_name}
+
+    def own(self, node: str) -> set[Pool]:
+        """Pools with a slice of this node."""
+        return self._own.get(node, set())
+
+    def reached(self, node: Node) -> tuple[Pool, ...]:
+        """The pools that the node can reach, by name."""
+        own = self.own(node.metadata.name)
+        wide = [
+            pool
+            for pool in self._wide - own
+            if any(s.spec.shared_counters or node_reaches(s, node) for s in self._slices[pool].values())
+        ]
+        return tuple(sorted([*own, *wide]))
+
+    def slices(self, pool: Pool) -> Sequence[ResourceSlice]:
+        """The pool's slices, by name."""
+        return [item for _, item in sorted(self._slices.get(pool, {}).items())]
+
+    def is_plain(self, pool: Pool) -> bool:
+        """Is it one node's alone, whole, of one generation, and free of finer selection?"""
+        slices = self._slices[pool].values()
+        first = next(iter(slices)).spec
+        return (
+            pool not in self._wide
+            and first.pool.resource_slice_count == len(slices)
+            and all(
+                item.spec.pool.generation == first.pool.generation
+                and item.spec.pool.resource_slice_count == len(slices)
+                and item.spec.node_name == first.node_name
+                and not item.spec.per_device_node_selection
+                for item in slices
+            )
+        )
+
+    def devices(self, pool: Pool, names: Iterable[str]) -> Iterator[Device]:
+        """Those of the pool's devices that have one of these names."""
+        wanted = set(names)
+        for item in self._slices.get(pool, {}).values():
+            yield from (device for device in item.spec.devices if device.name in wanted)
+
+    def _change(self, item: ResourceSlice, *, there: bool) -> set[str] | None:
+        pool = (item.spec.driver, item.spec.pool.name)
+        before = self.nodes_of(pool)
+        slices = self._slices.setdefault(pool, {})
+        if there:
+            slices[item.metadata.name] = item
+        else:
+            slices.pop(item.metadata.name, None)
+        if any(not s.spec.node_name for s in slices.values()):
+            self._wide.add(pool)
+        else:
+            self._wide.discard(pool)
+        own = {s.spec.node_name for s in slices.values() if s.spec.node_name}
+        if not slices:
+            del self._slices[pool]
+        for name in (self._own.keys() if before is None else before) - own:
+            self._own[name].discard(pool)
+            if not self._own[name]:
+                del self._own[name]
+        for name in own:
+            self._own[name].add(pool)
+        after = self.nodes_of(pool)
+        return None if before is None or after is None else before | after | own
