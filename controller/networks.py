@@ -20,6 +20,7 @@ from driver.kube.fabric import (
     LabelSelector,
     LabelSelectorRequirement,
 )
+from driver.placement import MTUS, TRAFFIC_CLASSES, VLANS
 
 NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
 """Every namespace carries its name in it."""
@@ -27,10 +28,7 @@ NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
 MAX_RAILS: Final = 256
 """Of a block that is cut; rails beyond it have no subnet."""
 
-VLANS: Final = range(1, 4095)
 PKEYS: Final = range(1, 0x10000)
-MTUS: Final = range(576, 65536)
-TRAFFIC_CLASSES: Final = range(256)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -19,7 +21,10 @@ from driver.names import API_VERSION
 
 _DEVICE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _INTERFACE_NAME = re.compile(r"[^\s/:]{1,15}")
-_MTU_MINIMUM, _MTU_MAXIMUM = 68, 65535
+
+MTUS: Final = range(68, 65536)
+VLANS: Final = range(1, 4095)
+TRAFFIC_CLASSES: Final = range(256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +38,36 @@ class PlacedPair:
 
 
 @dataclass(frozen=True, slots=True)
+class PlacedRoute:
+    """A destination (a network) and the router's address."""
+
+    to: str
+    via: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlacedInterface:
-    """How a NIC's interface is to look in the pod: name, addresses with prefix length, rail, MTU in bytes."""
+    """How a NIC's interface is to look in the pod, and what its network wants of it.
+
+    Attributes:
+        device: the NIC, by its device name.
+        interface: its name in the pod.
+        addresses: with prefix length.
+        mtu: in bytes; None leaves it.
+        network: name of the FabricNetwork, empty for none.
+        vlan: ID that the VF's port tags with; None leaves the port as it is.
+        traffic_class: of RoCE: DSCP and ECN, the whole byte; None leaves it to the application.
+    """
 
     device: str
     interface: str
     addresses: tuple[str, ...] = ()
     rail: int | None = None
     mtu: int | None = None
+    network: str = ""
+    routes: tuple[PlacedRoute, ...] = ()
+    vlan: int | None = None
+    traffic_class: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +85,21 @@ class _Pair(Strict, frozen=True):
     rail: int | None = None
 
 
+class _Route(Strict, frozen=True):
+    to: str
+    via: str
+
+
 class _Interface(Strict, frozen=True):
     device: str
     interface: str
     addresses: tuple[str, ...] = ()
     rail: int | None = None
     mtu: int | None = None
+    network: str = ""
+    routes: tuple[_Route, ...] = ()
+    vlan: int | None = None
+    traffic_class: int | None = None
 
 
 class _Placement(Strict, frozen=True):
@@ -88,9 +124,7 @@ def decode_placement(parameters: Parameters) -> Placement:
         _check_interface(interface, f"interfaces[{index}]", names)
     return Placement(
         pairs=tuple(PlacedPair(p.gpu, p.nic, Tier[p.tier], p.rail) for p in wire.pairs),
-        interfaces=tuple(
-            PlacedInterface(i.device, i.interface, i.addresses, i.rail, i.mtu) for i in wire.interfaces
-        ),
+        interfaces=tuple(_read(interface) for interface in wire.interfaces),
     )
 
 
@@ -100,11 +134,37 @@ def encode_placement(placement: Placement) -> bytes:
         api_version=API_VERSION,
         kind=PLACEMENT,
         pairs=tuple(_Pair(p.gpu, p.nic, tier_name(p.tier), p.rail) for p in placement.pairs),
-        interfaces=tuple(
-            _Interface(i.device, i.interface, i.addresses, i.rail, i.mtu) for i in placement.interfaces
-        ),
+        interfaces=tuple(_written(interface) for interface in placement.interfaces),
     )
     return msgspec.json.encode(wire)
+
+
+def _read(wire: _Interface) -> PlacedInterface:
+    return PlacedInterface(
+        device=wire.device,
+        interface=wire.interface,
+        addresses=wire.addresses,
+        rail=wire.rail,
+        mtu=wire.mtu,
+        network=wire.network,
+        routes=tuple(PlacedRoute(route.to, route.via) for route in wire.routes),
+        vlan=wire.vlan,
+        traffic_class=wire.traffic_class,
+    )
+
+
+def _written(placed: PlacedInterface) -> _Interface:
+    return _Interface(
+        device=placed.device,
+        interface=placed.interface,
+        addresses=placed.addresses,
+        rail=placed.rail,
+        mtu=placed.mtu,
+        network=placed.network,
+        routes=tuple(_Route(route.to, route.via) for route in placed.routes),
+        vlan=placed.vlan,
+        traffic_class=placed.traffic_class,
+    )
 
 
 def _check_device(name: str, path: str) -> None:
@@ -121,13 +181,25 @@ def _check_interface(interface: _Interface, path: str, names: set[str]) -> None:
         raise ConfigError(f"{name!r} is given to two interfaces", path=f"{path}.interface")
     names.add(name)
     for index, address in enumerate(interface.addresses):
-        try:
-            ipaddress.ip_interface(address)
-        except ValueError as error:
-            raise ConfigError(str(error), path=f"{path}.addresses[{index}]") from error
+        at = f"{path}.addresses[{index}]"
+        _check_parsed(ipaddress.ip_interface, address, at)
         if "/" not in address:
-            raise ConfigError(f"{address!r} has no prefix length", path=f"{path}.addresses[{index}]")
-    if interface.mtu is not None and not _MTU_MINIMUM <= interface.mtu <= _MTU_MAXIMUM:
-        raise ConfigError(
-            f"is {interface.mtu}; right is {_MTU_MINIMUM} to {_MTU_MAXIMUM}", path=f"{path}.mtu"
-        )
+            raise ConfigError(f"{address!r} has no prefix length", path=at)
+    for index, route in enumerate(interface.routes):
+        _check_parsed(ipaddress.ip_network, route.to, f"{path}.routes[{index}].to")
+        _check_parsed(ipaddress.ip_address, route.via, f"{path}.routes[{index}].via")
+    _check_number(interface.mtu, MTUS, f"{path}.mtu")
+    _check_number(interface.vlan, VLANS, f"{path}.vlan")
+    _check_number(interface.traffic_class, TRAFFIC_CLASSES, f"{path}.trafficClass")
+
+
+def _check_parsed(parse: Callable[[str], object], text: str, path: str) -> None:
+    try:
+        parse(text)
+    except ValueError as error:
+        raise ConfigError(str(error), path=path) from error
+
+
+def _check_number(value: int | None, right: range, path: str) -> None:
+    if value is not None and value not in right:
+        raise ConfigError(f"is {value}; right is {right[0]} to {right[-1]}", path=path)

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from driver.codec import kind_of
 from driver.devices import Tier
 from driver.errors import ConfigError
-from driver.placement import PlacedInterface, PlacedPair, Placement, decode_placement, encode_placement
+from driver.placement import (
+    PlacedInterface,
+    PlacedPair,
+    PlacedRoute,
+    Placement,
+    decode_placement,
+    encode_placement,
+)
 
 
 def placement(**more: Any) -> dict[str, Any]:
@@ -33,6 +40,10 @@ PLACEMENTS = st.builds(
             st.lists(ADDRESSES, max_size=3).map(tuple),
             RAILS,
             st.one_of(st.none(), st.integers(68, 9216)),
+            st.sampled_from(["", "blue"]),
+            st.lists(st.just(PlacedRoute("10.0.0.0/8", "10.1.0.1")), max_size=2).map(tuple),
+            st.one_of(st.none(), st.integers(1, 4094)),
+            st.one_of(st.none(), st.integers(0, 255)),
         ),
         max_size=8,
         unique_by=lambda interface: interface.interface,
@@ -48,7 +59,20 @@ def test_a_decision_survives_the_wire(decision: Placement) -> None:
 def test_a_decision_reads_on_the_wire_as_documented() -> None:
     decision = Placement(
         (PlacedPair("gpu-0000-1b-00-0", "vf-0000-18-00-1", Tier.PIX, 0),),
-        (PlacedInterface("vf-0000-18-00-1", "net1", ("10.200.0.1/24",), 0, 4200),),
+        (
+            PlacedInterface("vf-0000-18-00-1", "net1", ("10.200.0.1/24",), 0, 4200),
+            PlacedInterface(
+                "vf-0000-18-00-2",
+                "net2",
+                (),
+                0,
+                None,
+                "blue",
+                (PlacedRoute("10.0.0.0/8", "10.1.0.1"),),
+                7,
+                106,
+            ),
+        ),
     )
     assert json.loads(encode_placement(decision)) == placement(
         pairs=[{"gpu": "gpu-0000-1b-00-0", "nic": "vf-0000-18-00-1", "tier": "PIX", "rail": 0}],
@@ -59,7 +83,16 @@ def test_a_decision_reads_on_the_wire_as_documented() -> None:
                 "addresses": ["10.200.0.1/24"],
                 "rail": 0,
                 "mtu": 4200,
-            }
+            },
+            {
+                "device": "vf-0000-18-00-2",
+                "interface": "net2",
+                "rail": 0,
+                "network": "blue",
+                "routes": [{"to": "10.0.0.0/8", "via": "10.1.0.1"}],
+                "vlan": 7,
+                "trafficClass": 106,
+            },
         ],
     )
     assert kind_of(encode_placement(decision)) == "Placement"
@@ -81,7 +114,11 @@ def interfaces(**fields: Any) -> dict[str, Any]:
         (interfaces(addresses=["10.0.0.300/24"]), "interfaces[0].addresses[0]"),
         (interfaces(addresses=["10.0.0.3"]), "interfaces[0].addresses[0]"),
         (interfaces(mtu=67), "interfaces[0].mtu"),
-        (interfaces(vlan=7), "interfaces[0]"),
+        (interfaces(vlan=4095), "interfaces[0].vlan"),
+        (interfaces(trafficClass=256), "interfaces[0].trafficClass"),
+        (interfaces(routes=[{"to": "10.0.0.1/8", "via": "10.0.0.1"}]), "interfaces[0].routes[0].to"),
+        (interfaces(routes=[{"to": "10.0.0.0/8", "via": "router"}]), "interfaces[0].routes[0].via"),
+        (interfaces(colour="blue"), "interfaces[0]"),
         (placement(interfaces=[{"device": d, "interface": "net1"} for d in "ab"]), "interfaces[1].interface"),
         ({**placement(), "kind": "Alignment"}, "kind"),
     ],
