@@ -2,8 +2,9 @@
 
 An allocation pins its pod to one node, so a wrong guess costs a failed placement and a back-off. The checks
 are kube-scheduler's own filters, as far as they follow from the pod and the node alone: NodeUnschedulable,
-NodeName, TaintToleration, NodeAffinity, NodeResourcesFit. What they leave out (ports, volumes, pod affinity,
-spreading) is caught later, when the pod does not bind. Pure: values in, the reason why not out.
+NodeName, TaintToleration, NodeAffinity, NodeResourcesFit. What depends on other pods is asked of
+`controller.neighbours`; volumes are left out, and show when the pod does not bind. Pure: values in, the
+reason why not out.
 
 Amounts are integers in thousandths of the resource's unit (cpu: millicores; memory: 1/1000 byte), so that one
 arithmetic serves all; the number of pods is the resource ``pods``.
@@ -61,7 +62,8 @@ def pod_requests(pod: Pod) -> dict[str, int]:
     """What the pod takes of a node while it lives, ``pods`` included.
 
     Init containers run one after the other beside the sidecars (restartPolicy Always) started before them;
-    then all sidecars run beside the containers. The larger of the two counts, plus the overhead (KEP-753).
+    then all sidecars run beside the containers. The larger of the two counts (KEP-753), but for what the pod
+    requests as a whole (KEP-2837), plus the overhead.
     """
     running: dict[str, int] = {}
     for container in pod.spec.containers:
@@ -78,6 +80,9 @@ def pod_requests(pod: Pod) -> dict[str, int]:
         peak = {name: max(peak.get(name, 0), need.get(name, 0)) for name in {*peak, *need}}
     add(running, sidecars)
     total = {name: max(running.get(name, 0), peak.get(name, 0)) for name in {*running, *peak}}
+    if pod.spec.resources is not None:
+        requested = amounts(pod.spec.resources.requests)
+        total |= {name: amount for name, amount in requested.items() if _is_podwide(name)}
     add(total, amounts(pod.spec.overhead))
     total["pods"] = ONE_POD
     return total
@@ -112,18 +117,28 @@ def repelled(pod: Pod, node: Node) -> str | None:
         return None if spec.node_name == node.metadata.name else f"the pod is pinned to {spec.node_name}"
     if node.spec.unschedulable and not tolerated(_UNSCHEDULABLE, spec.tolerations):
         return "the node is unschedulable"
-    for taint in node.spec.taints:
-        if taint.effect in _REPELLING and not tolerated(taint, spec.tolerations):
-            return f"untolerated node taint {taint.key}={taint.value}:{taint.effect}"
+    taint = untolerated(node, spec.tolerations)
+    if taint is not None:
+        return f"untolerated node taint {taint.key}={taint.value}:{taint.effect}"
+    return unwanted(pod, node)
+
+
+def unwanted(pod: Pod, node: Node) -> str | None:
+    """The reason why the pod's nodeSelector or required node affinity does not match the node."""
     labels = node.metadata.labels
-    for key, value in spec.node_selector.items():
+    for key, value in pod.spec.node_selector.items():
         if labels.get(key) != value:
             return f"nodeSelector {key}={value} does not match"
-    affinity = spec.affinity.node_affinity if spec.affinity else None
-    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
+    required = required_affinity(pod)
     if required is not None and not selects(required, node):
         return "required node affinity does not match"
     return None
+
+
+def required_affinity(pod: Pod) -> NodeSelector | None:
+    """What the pod's node affinity requires."""
+    affinity = pod.spec.affinity.node_affinity if pod.spec.affinity else None
+    return affinity.required_during_scheduling_ignored_during_execution if affinity else None
 
 
 def short_of(requests: Amounts, node: Node, used: Amounts) -> str | None:
@@ -134,6 +149,14 @@ def short_of(requests: Amounts, node: Node, used: Amounts) -> str | None:
         free = thousandths(node.status.allocatable.get(name, "0")) - used.get(name, 0)
         if amount > free:
             return f"too little {name} (wants {_text(name, amount)}, free {_text(name, max(free, 0))})"
+    return None
+
+
+def untolerated(node: Node, tolerations: Sequence[PodToleration]) -> NodeTaint | None:
+    """The node's first taint that keeps pods off and is not tolerated."""
+    for taint in node.spec.taints:
+        if taint.effect in _REPELLING and not tolerated(taint, tolerations):
+            return taint
     return None
 
 
@@ -187,6 +210,10 @@ def _matches(need: NodeSelectorRequirement, labels: Mapping[str, str]) -> bool:
 
 def _requests(container: Container) -> dict[str, int]:
     return amounts(container.resources.requests)
+
+
+def _is_podwide(name: str) -> bool:
+    return name in ("cpu", "memory") or name.startswith("hugepages-")
 
 
 def _sum(*parts: Amounts) -> dict[str, int]:

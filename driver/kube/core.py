@@ -80,6 +80,12 @@ class PodSchedulingGate(Wire, frozen=True, kw_only=True):
     name: str
 
 
+class PodSchedulingGroup(Wire, frozen=True, kw_only=True):
+    """spec.schedulingGroup, where gang scheduling is on: the PodGroup that the pod is of."""
+
+    pod_group_name: str = ""
+
+
 class PreferredSchedulingTerm(Wire, frozen=True, kw_only=True):
     """A weighted preference."""
 
@@ -111,9 +117,11 @@ class PodSpec(Wire, frozen=True, kw_only=True):
     affinity: Affinity | None = None
     tolerations: list[PodToleration] = []
     scheduling_gates: list[PodSchedulingGate] = []
+    scheduling_group: PodSchedulingGroup | None = None
     resource_claims: list[PodResourceClaim] = []
     containers: NullableList[Container] = []
     init_containers: list[Container] = []
+    resources: ResourceRequirements | None = None
     overhead: dict[str, str] = {}
     priority: int | None = None
     host_network: bool = False

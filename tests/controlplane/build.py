@@ -2,7 +2,7 @@
 
 A folder in `go/` holds nothing but a go.mod with `tool` directives and its go.sum: versions are pinned and
 hashed. To add a tool: `go mod init tandem/NAME && go get -tool PACKAGE@VERSION` in a new folder, and a line
-in `TOOLS`. The one Go program of ours, the oracle of the allocator's tests, lies beside its go.mod. Programs
+in `TOOLS`. The Go programs of ours, the oracles of the tests, lie beside their go.mod. Programs
 land in the user's cache under a name made of all that decides their content, so a change of a version builds
 anew and going back to an earlier one costs nothing. A directory of ready programs (`TANDEM_KUBE_BIN`) is
 taken instead where there is one.
@@ -83,6 +83,12 @@ OPTIONAL_TOOLS = (
         "k8s.io/dynamic-resource-allocation",
         ("oracle",),
         folder=Path(__file__).parent.parent / "oracle" / "tool",
+    ),
+    Tool(
+        "fit",
+        "k8s.io/kubernetes",
+        ("fit",),
+        folder=Path(__file__).parent.parent / "oracle" / "fit",
     ),
 )
 TOOLS = {tool.name: tool for tool in CLUSTER_TOOLS + OPTIONAL_TOOLS}

@@ -161,3 +161,14 @@ def test_init_containers_sidecars_and_overhead_count_as_they_run(
     requests = pod_requests(msgspec.structs.replace(pod, spec=spec))
     assert requests["cpu"] == cpu
     assert requests["pods"] == 1000
+
+
+def test_what_the_pod_requests_as_a_whole_replaces_its_containers_cpu_and_memory_alone() -> None:
+    containers = [{"resources": {"requests": {"cpu": "1", "example.com/fpga": "1"}}}]
+    resources = {"requests": {"cpu": "4", "hugepages-2Mi": "2Mi", "example.com/other": "1"}}
+    pod = a_pod("p", containers=containers, resources=resources, overhead={"cpu": "250m"})
+    requests = pod_requests(pod)
+    assert requests["cpu"] == 4250
+    assert requests["hugepages-2Mi"] == 2 * 2**20 * 1000
+    assert requests["example.com/fpga"] == 1000
+    assert "example.com/other" not in requests

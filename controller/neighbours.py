@@ -1,0 +1,159 @@
+"""Would the pods around let this pod onto that node? Asked before we allocate there: we choose the node.
+
+kube-scheduler's filters NodePorts, PodTopologySpread and InterPodAffinity (Kubernetes 1.36), answered from
+counts: a question costs what the pod's own rules cost, not what the cluster holds, and nothing where no pod
+has any rule. tests/oracle holds the answers against kube-scheduler's own plugins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from controller import fit
+from controller.census import Census, Change, Counted
+from controller.labels import EVERYTHING, Labels
+from controller.pod_rules import Neighbour, Newcomer, Spread, Term, newcomer
+from controller.tally import Domain, Near, Tally
+from driver.kube.objects import Node, Pod
+
+
+class Neighbours:
+    """The cluster's placed pods, and what they mean to those who come. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._census = Census()
+
+    def apply(self, old: Neighbour | None, new: Neighbour | None) -> bool:
+        """A pod took its node, changed there or left it. True if that may change an answer given before: look
+        again at pods that were refused.
+        """
+        matters = [self._census.count(pod, sign) for pod, sign in ((old, -1), (new, 1)) if pod is not None]
+        return any(matters)
+
+    def apply_node(self, old: Node | None, new: Node | None) -> bool:
+        """A node came, changed or went, in any order with its pods. True as for `apply`."""
+        node = new or old
+        return node is not None and self._census.apply_node(node.metadata.name, new)
+
+    def apply_namespace(self, name: str, labels: Labels | None) -> None:
+        """A namespace's labels; None: it is gone. One that was never told has the label of its name alone."""
+        self._census.apply_namespace(name, labels)
+
+    def ask(self, pod: Pod, beside: Iterable[Neighbour] = ()) -> Question | None:
+        """What the pods around mean to one that looks for a node; None: they close no node to it.
+
+        Args:
+            pod: the pod. If it is counted itself (a node is promised to it), it is left out.
+            beside: pods that `apply` was not told of, on the nodes that they will have.
+        """
+        namespace, labels = pod.metadata.namespace, pod.metadata.labels
+        changes: list[Change] = [(other, 1) for other in beside]
+        repelled = self._census.repelled(namespace, labels)
+        for other, _ in changes:
+            repelled += [t for t in other.anti_affinity if self._census.means(t.whom, namespace, labels)]
+        comer = newcomer(pod)
+        if not (comer.ports or comer.affinity or comer.anti_affinity or comer.spread or repelled):
+            return None
+        itself = self._census.pod(namespace, pod.metadata.uid)
+        if itself is not None:
+            changes.append((itself, -1))
+        return Question(self._census, comer, tuple(dict.fromkeys(repelled)), changes)
+
+    def why_not(self, pod: Pod, node: Node, beside: Iterable[Neighbour] = ()) -> str | None:
+        """The reason why the pods around close the node to the pod, or None. For many nodes, `ask` once."""
+        question = self.ask(pod, beside)
+        return question.why_not(node) if question is not None else None
+
+
+class Question:
+    """One pod's rules, and those of others that mean it, with their counts looked up. Valid until the next
+    change.
+    """
+
+    def __init__(
+        self, census: Census, comer: Newcomer, repelled: Sequence[Term], changes: Sequence[Change]
+    ) -> None:
+        self._census = census
+        self._comer = comer
+        self._changes = changes
+        pod = comer.pod.metadata
+        self._repelled = [(term, census.repelling(term, changes)) for term in repelled]
+        self._apart = [
+            (term, census.near(census.domain(term.topology_key), Counted((term.whom,)), changes))
+            for term in comer.anti_affinity
+        ]
+        all_terms = Counted(tuple(dict.fromkeys(term.whom for term in comer.affinity)))
+        self._together = [
+            (term, census.near(census.domain(term.topology_key), all_terms, changes))
+            for term in comer.affinity
+        ]
+        # The first of a series that wants to be near its own kind may start anywhere.
+        self._first = all(
+            census.means(term.whom, pod.namespace, pod.labels) and not near.anywhere
+            for term, near in self._together
+        )
+        self._spread = [self._spread_of(constraint) for constraint in comer.spread]
+
+    @property
+    def looks_around(self) -> bool:
+        """The answer for a node depends on other nodes' pods, and so may change while the node does not."""
+        return bool(self._repelled or self._apart or self._together or self._spread)
+
+    def why_not(self, node: Node) -> str | None:
+        """The first reason why the pods around close the node, in kube-scheduler's order, or None."""
+        labels = node.metadata.labels
+        if self._comer.ports:
+            used = self._census.ports(node.metadata.name, self._changes)
+            for port in self._comer.ports:
+                if any(port.clashes(other) for other in used):
+                    return f"host port {port.port}/{port.protocol} is taken"
+        for constraint, near, most in self._spread:
+            value = labels.get(constraint.topology_key)
+            if value is None:
+                return f"no label {constraint.topology_key}, over which the pod is to be spread"
+            if near.at(value) > most:
+                return f"topology spread over {constraint.topology_key} (maxSkew {constraint.max_skew})"
+        for term, near in self._together:
+            value = labels.get(term.topology_key)
+            if value is None or not (self._first or near.at(value) > 0):
+                return f"required pod affinity ({term.topology_key}): no such pod there"
+        for term, near in self._apart:
+            if near.at(labels.get(term.topology_key)) > 0:
+                return f"required pod anti-affinity ({term.topology_key}): such a pod is there"
+        for term, near in self._repelled:
+            if near.at(labels.get(term.topology_key)) > 0:
+                return f"anti-affinity of a pod that is there ({term.topology_key})"
+        return None
+
+    def _spread_of(self, constraint: Spread) -> tuple[Spread, Near, int]:
+        """The constraint, the pods that it counts, and how many of them a value may have at most."""
+        domain = self._spread_domain(constraint)
+        if constraint.whom.selector == EVERYTHING:  # then kube-scheduler counts nobody but the newcomer
+            near = Near(domain, Tally(), {})
+        else:
+            near = self._census.near(domain, Counted((constraint.whom,), living=True), self._changes)
+        lowest = near.lowest if near.values >= constraint.min_domains else 0
+        pod = self._comer.pod.metadata
+        itself = self._census.means(constraint.whom, pod.namespace, pod.labels)
+        return constraint, near, constraint.max_skew + lowest - itself
+
+    def _spread_domain(self, constraint: Spread) -> Domain:
+        """Nodes that count: with all labels over which the pod is spread, and open to it by the policies."""
+        pod = self._comer.pod
+        shut: list[Callable[[Node], bool]] = []
+        sign: list[object] = []
+        keys = tuple(sorted({one.topology_key for one in self._comer.spread}))
+        if len(keys) > 1:
+            shut.append(lambda node: any(key not in node.metadata.labels for key in keys))
+            sign.append(keys)
+        required = fit.required_affinity(pod)
+        if constraint.honor_affinity and (required is not None or pod.spec.node_selector):
+            shut.append(lambda node: fit.unwanted(pod, node) is not None)
+            sign.append(msgspec.json.encode((pod.spec.node_selector, required), order="sorted"))
+        if constraint.honor_taints:
+            shut.append(lambda node: fit.untolerated(node, pod.spec.tolerations) is not None)
+            sign.append(msgspec.json.encode(pod.spec.tolerations))
+        left_out = (lambda node: any(is_shut(node) for is_shut in shut)) if shut else None
+        return self._census.domain(constraint.topology_key, tuple(sign), left_out)
