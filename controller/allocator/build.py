@@ -40,7 +40,11 @@ class Builder:
         self._node = node
         self._limits = limits
         self._taken = taken
-        self._stranding = Stranding(node, taken.indices)
+        self._stranding = Stranding(node, taken)
+
+    def whole_gpus(self, using: Iterable[int]) -> int:
+        """`Stranding.whole_gpus`."""
+        return self._stranding.whole_gpus(using)
 
     def build(
         self, claims: Sequence[ParsedClaim], chosen: Sequence[Chosen], free: Collection[int] = ()

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from controller.allocator.flow import Network
 from controller.allocator.problem import KindPair, Pairing, Problem, Steps, pair_tier
+from controller.allocator.weights import CONTENDED, RANK
 from driver.devices import Tier
-
-SCALE: Final = 10**8
-"""One step of rank outweighs all that is not rank."""
-
-_CONTENDED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Pairs by kind, devices used by kind on each side, the cost (rank part times SCALE, plus the rest)."""
+    """Pairs by kind, devices used by kind on each side, the cost (rank part times RANK, plus the rest)."""
 
     pairs: tuple[KindPair, ...]
     gpus: Mapping[int, int]
@@ -73,7 +68,7 @@ def best_pairs(
                 rest = left.avoid + right.avoid
                 if level is not Tier.PIX:
                     rest += left.cost + right.cost
-                costs[gpu, nic] = rank_cost(rank, ranks, pairs_in_all) * SCALE + rest
+                costs[gpu, nic] = rank_cost(rank, ranks, pairs_in_all) * RANK + rest
     if want_gpus == want_nics:
         return _one_to_one(problem, costs, gpus, nics, floors, used, want_gpus)
     if want_gpus > want_nics:
@@ -246,15 +241,15 @@ def _seats(
     with its extra cost and whether it is a must.
     """
     free = max(0, min(most, problem.kinds[kind].seats - used.get(kind, 0)) - least)
-    parts = ((least, 0, True), (free, 0, False), (most - least - free, _CONTENDED, False))
+    parts = ((least, 0, True), (free, 0, False), (most - least - free, CONTENDED, False))
     return [part for part in parts if part[0] > 0]
 
 
 def _more_than_all(costs: Mapping[tuple[int, int], int], want: int) -> int:
     """A price that no sum of others reaches."""
-    return (max(costs.values(), default=0) + 4 * _CONTENDED) * (want + 1) + 1
+    return (max(costs.values(), default=0) + 4 * CONTENDED) * (want + 1) + 1
 
 
 def _dearness(problem: Problem, kind: int, count: int, used: Mapping[int, int]) -> int:
     free = max(0, problem.kinds[kind].seats - used.get(kind, 0))
-    return _CONTENDED * max(0, count - free)
+    return CONTENDED * max(0, count - free)

@@ -9,18 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 from controller.allocator.flow import Network
-from controller.allocator.pairing import SCALE, Paired, best_pairs
+from controller.allocator.pairing import Paired, best_pairs
 from controller.allocator.problem import KindPair, Match, Pairing, Problem, Steps, Use
+from controller.allocator.weights import CONTENDED, RANK, THIRST
 
 Uses = dict[int, dict[int, int]]
 """Numbers of devices by demand, by kind."""
-
-_CONTENDED: Final = 10_000
-_THIRSTY: Final = 40
-"""What it costs to use up a whole budget at once: less than to strand a device."""
 
 
 @dataclass(slots=True)
@@ -80,7 +76,7 @@ class Relaxation:
             answer = self._pairs(members, node.most, node.least, {})
             if isinstance(answer, int):
                 return TooFewPairs(members, answer, sum(max(self._want(p)) for p in members))
-            total += answer.cost // SCALE
+            total += answer.cost // RANK
         return total
 
     def propose(self, node: Node) -> Proposal | None:
@@ -113,8 +109,8 @@ class Relaxation:
         return Proposal(
             uses=uses,
             pairs=tuple(pairs[p.gpus] for p in self._problem.pairings),
-            rank_cost=cost // SCALE,
-            cost=cost % SCALE + plain[1],
+            rank_cost=cost // RANK,
+            cost=cost % RANK + plain[1],
         )
 
     def counts_suffice(self, node: Node) -> bool:
@@ -217,7 +213,7 @@ class Relaxation:
             price = self._price[kind]
             net.edge(place[kind], sink, free, price)
             if free < seats:
-                net.edge(place[kind], sink, seats - free, price + _CONTENDED)
+                net.edge(place[kind], sink, seats - free, price + CONTENDED)
         want = 0
         uses: Uses = {}
         edges: dict[Use, int] = {}
@@ -294,6 +290,6 @@ def _thirst(problem: Problem) -> dict[Use, int]:
     thirst: dict[Use, int] = {}
     for budget in problem.budgets:
         for use, weight in budget.weights.items():
-            share = min(_THIRSTY, _THIRSTY * weight // budget.limit) if budget.limit > 0 else _THIRSTY
+            share = min(THIRST, THIRST * weight // budget.limit) if budget.limit > 0 else THIRST
             thirst[use] = max(thirst.get(use, 0), share)
     return thirst

@@ -16,7 +16,9 @@ from controller.allocator.model import DeviceId, NodeDevices
 from controller.allocator.problem import Infeasible, Problem, Solution, Steps
 from controller.allocator.results import claim_allocations
 from controller.allocator.search import solve
+from controller.allocator.traits import traits
 from controller.allocator.verdict import Allocation, Refusal
+from controller.allocator.weights import split
 from driver.kube.objects import DeviceClass, ResourceClaim
 
 
@@ -198,11 +200,18 @@ class _Attempt:
         self, chosen: Sequence[Chosen], problem: Problem, solution: Solution, ranks: tuple[int, ...]
     ) -> Allocation:
         allocated = claim_allocations(self._claims, self._node, chosen, problem, solution)
-        results = [result for one in allocated for result in one.result.devices.results]
-        free = len(self._node.devices) - len(self._taken.indices)
-        free -= sum(not result.admin_access and result.share_id is None for result in results)
+        positions = traits(self._node).positions
+        mine = [
+            positions[device.id]
+            for one in allocated
+            for result, device in zip(one.result.devices.results, one.devices, strict=True)
+            if not result.admin_access and result.share_id is None
+        ]
+        free = len(self._node.devices) - len(self._taken.indices) - len(mine)
+        strands, rest = split(solution.cost)
+        fullness = self._builder.whole_gpus(mine), free
         return Allocation(
             claims=tuple(allocated),
-            score=(*ranks, solution.rank_cost, solution.cost, free),
+            score=(*ranks, solution.rank_cost, strands, *fullness, rest),
             steps=self._steps.taken,
         )

@@ -1,24 +1,26 @@
-"""What a pity it is to take a device by itself, so that whole pairs are left to others.
-
-Weights only order the feasible; the tiers of pairs outweigh them all.
-"""
+"""What a pity it is to take a device, so that whole pairs and whole GPUs are left to others (`weights`)."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Iterable
 from typing import Final
 
+from controller.allocator.candidates import Taken
 from controller.allocator.model import NodeDevices
+from controller.allocator.partitions import Partitions
 from controller.allocator.traits import held_back, traits
+from controller.allocator.weights import (
+    BESIDE_PAIR,
+    BREAKS_GPU,
+    BREAKS_PAIR,
+    COULD_BE_PARTS,
+    CROWD,
+    HELD,
+    MOST_CROWD,
+    SPOILS,
+)
 from driver.names import TYPE_GPU, TYPE_NIC, TYPE_VF
-
-_HELD: Final = 5_000
-"""A device that a pod on the node still uses though the API calls it free."""
-_BREAKS_PAIR: Final = 200
-"""A GPU that leaves a NIC alone on its switch, or a NIC that leaves a GPU alone."""
-_BESIDE_PAIR: Final = 50
-"""A NIC of which the switch has more than it has GPUs."""
 
 _PAIRED: Final = (TYPE_GPU, TYPE_NIC, TYPE_VF)
 
@@ -26,14 +28,16 @@ _PAIRED: Final = (TYPE_GPU, TYPE_NIC, TYPE_VF)
 class Stranding:
     """The free GPUs and NICs of a node by switch, and what each device costs therefore."""
 
-    def __init__(self, node: NodeDevices, taken: Collection[int]) -> None:
+    def __init__(self, node: NodeDevices, taken: Taken) -> None:
         self._node = node
         self._types = traits(node).types
+        self._partitions = Partitions(node, taken.spent)
         gpus, nics, gpus_by_numa = self._all()
         self._gpus, self._nics, self._gpus_by_numa = gpus, nics, gpus_by_numa
-        if taken:
+        gone = {*taken.indices, *self._partitions.gone()}
+        if gone:
             self._gpus, self._nics, self._gpus_by_numa = Counter(gpus), Counter(nics), Counter(gpus_by_numa)
-            for index in taken:
+            for index in gone:
                 self._count(index, -1, (self._gpus, self._nics, self._gpus_by_numa))
 
     def cost(self, index: int) -> int:
@@ -41,20 +45,31 @@ class Stranding:
         kind, switch = self._types[index], self._node.devices[index].place.pcie_switch
         if switch is None or kind not in _PAIRED:
             return 0
-        gpus, nics = self._gpus[switch], self._nics[switch]
-        if kind == TYPE_GPU:
-            return _BREAKS_PAIR if nics else 0
-        if not gpus:
+        mine, mates = self._gpus[switch], self._nics[switch]
+        if kind != TYPE_GPU:
+            mine, mates = mates, mine
+        if not mates:
             return 0
-        return _BESIDE_PAIR if nics > gpus else _BREAKS_PAIR
+        return BESIDE_PAIR if mine > mates else BREAKS_PAIR
 
     def avoid(self, index: int) -> int:
-        """Of a device in a pair too: one that is held, or whose NUMA node has many free GPUs (the one that
-        is fullest already is filled up first).
-        """
+        """Of a device in a pair too."""
         device = self._node.devices[index]
         crowd = self._gpus_by_numa[device.id.pool, device.place.numa_node]
-        return _HELD * held_back(device) + min(crowd, _BESIDE_PAIR - 1)
+        return (
+            HELD * held_back(device)
+            + BREAKS_GPU * self._partitions.breaks(index)
+            + SPOILS * self._partitions.spoils(index)
+            + COULD_BE_PARTS * self._partitions.whole(index)
+            + CROWD * min(crowd, MOST_CROWD)
+        )
+
+    def whole_gpus(self, using: Iterable[int]) -> int:
+        """GPUs that nobody has, nor any part of them, once these devices are taken."""
+        left = self._gpus.total()
+        for index in using:
+            left -= self._types[index] == TYPE_GPU or self._partitions.breaks(index)
+        return left
 
     def _all(self) -> _Counts:
         """Of all the node's devices, counted once."""
@@ -72,9 +87,9 @@ class Stranding:
         kind, device = self._types[index], self._node.devices[index]
         if kind == TYPE_GPU and device.place.numa_node is not None:
             gpus_by_numa[device.id.pool, device.place.numa_node] += number
-        if device.place.pcie_switch is not None and kind in _PAIRED:
+        if kind in _PAIRED:
             (gpus if kind == TYPE_GPU else nics)[device.place.pcie_switch] += number
 
 
-_Counts = tuple[Counter[str], Counter[str], Counter[tuple[str, int | None]]]
+_Counts = tuple[Counter[str | None], Counter[str | None], Counter[tuple[str, int | None]]]
 """GPUs by switch, NICs by switch, GPUs by pool and NUMA node."""

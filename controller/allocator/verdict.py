@@ -49,8 +49,8 @@ class Allocation:
 
     Attributes:
         claims: in the order in which they were given.
-        score: less is better; compares nodes for the same claims: subrequests in order, tiers, what is
-            stranded or held, then the fullest node.
+        score: less is better; compares nodes for the same claims: subrequests in order, then the levels of
+            `controller.allocator.weights`.
         steps: nodes of the search that were looked at.
     """
 

@@ -201,9 +201,9 @@ def broken(case: Case, parts: Sequence[Part], placement: Placement) -> list[str]
             ]
             key = constraint.match_attribute or constraint.distinct_attribute or ""
             values = [attribute(d, key) for d in mine]
-            if None in values:
+            if None in values and constraint.distinct_attribute:
                 faults.append(f"a device lacks {key}")
-            if constraint.match_attribute and len(set(values)) > 1:
+            if constraint.match_attribute and (None in values or len(set(values)) > 1):
                 faults.append(f"{key} does not match")
             if constraint.distinct_attribute and len(set(values)) < len(values):
                 faults.append(f"{key} is not distinct")
