@@ -30,7 +30,7 @@ Pool = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class Held:
     """What one allocation takes. `devices` are held whole, of `shares` a part (by capacity). `placement` is
-    ours, None if another client decided.
+    ours, None if another client decided; an empty one if its words are newer than ours.
     """
 
     devices: frozenset[DeviceId]
@@ -56,7 +56,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """Two claims, by UID, were given the same device."""
+    """Two claims, by UID, were given the same device, at least one of them whole."""
 
     device: DeviceId
     first_uid: str
@@ -97,6 +97,7 @@ class Books:
         self._held: dict[str, Held] = {}
         self._holders: dict[Pool, dict[DeviceId, set[str]]] = {}
         self._shares: dict[Pool, dict[DeviceId, dict[str, Amounts]]] = {}
+        self._foreign: dict[Pool, set[str]] = {}
         self._versions: Counter[Pool] = Counter()
         self._addresses: Counter[str] = Counter()
 
@@ -111,7 +112,10 @@ class Books:
         old, new = before.devices if before else frozenset(), after.devices if after else frozenset()
         freed = {pool for device in old - new if (pool := self._let_go(device, uid))}
         duplicates = [clash for device in new - old if (clash := self._take(device, uid))]
-        freed |= self._share(uid, before.shares if before else {}, after.shares if after else {})
+        had, has = before.shares if before else {}, after.shares if after else {}
+        freed |= self._share(uid, had, has)
+        duplicates += [c for d in has.keys() - had.keys() if (c := _other(self._holders, d, uid))]
+        self._note_foreign(uid, before, after)
         self._addresses.update(after.addresses if after else ())
         for address in before.addresses if before else ():
             self._addresses[address] -= 1
@@ -137,6 +141,10 @@ class Books:
             answer[device] = total
         return answer
 
+    def foreign(self, pool: Pool) -> Set[str]:
+        """Claims, by UID, that hold devices of this pool of ours without our word. A live view."""
+        return self._foreign.get(pool, frozenset())
+
     def version(self, pool: Pool) -> int:
         """A number that changes whenever what is held of the pool does."""
         return self._versions[pool]
@@ -149,10 +157,22 @@ class Books:
     def _take(self, device: DeviceId, uid: str) -> Duplicate | None:
         pool = (device.driver, device.pool)
         self._versions[pool] += 1
-        holders = self._holders.setdefault(pool, {}).setdefault(device, set())
-        first = next(iter(holders), None)
-        holders.add(uid)
-        return Duplicate(device, first, uid) if first is not None else None
+        self._holders.setdefault(pool, {}).setdefault(device, set()).add(uid)
+        return _other(self._holders, device, uid) or _other(self._shares, device, uid)
+
+    def _note_foreign(self, uid: str, before: Held | None, after: Held | None) -> None:
+        was, now = self._without_word(before), self._without_word(after)
+        for pool in now - was:
+            self._foreign.setdefault(pool, set()).add(uid)
+        for pool in was - now:
+            self._foreign[pool].discard(uid)
+            if not self._foreign[pool]:
+                del self._foreign[pool]
+
+    def _without_word(self, held: Held | None) -> Set[Pool]:
+        if held is None or held.placement is not None:
+            return frozenset()
+        return {pool for pool in held.pools if pool[0] == self._driver_name}
 
     def _share(self, uid: str, old: Mapping[DeviceId, Amounts], new: Mapping[DeviceId, Amounts]) -> set[Pool]:
         """Set the claim's shares. Returns the pools of which something became free."""
@@ -185,6 +205,15 @@ class Books:
         return pool
 
 
+def _other(
+    users: Mapping[Pool, Mapping[DeviceId, Iterable[str]]], device: DeviceId, uid: str
+) -> Duplicate | None:
+    """The clash with another claim among the device's users."""
+    of_device = users.get((device.driver, device.pool), {}).get(device, ())
+    first = min((other for other in of_device if other != uid), default=None)
+    return Duplicate(device, first, uid) if first is not None else None
+
+
 def _shares(allocation: AllocationResult) -> dict[DeviceId, Amounts]:
     shares: dict[DeviceId, dict[str, Fraction]] = {}
     for device, amounts in shares_of(allocation):
@@ -197,8 +226,13 @@ def _placement(allocation: AllocationResult, driver_name: str) -> Placement | No
         if entry.source != "FromClass" or entry.opaque is None or entry.opaque.driver != driver_name:
             continue
         try:
-            if kind_of(entry.opaque.parameters) == PLACEMENT:
-                return decode_placement(entry.opaque.parameters)
+            if kind_of(entry.opaque.parameters) != PLACEMENT:
+                continue
+        except ConfigError:
+            continue
+        try:
+            return decode_placement(entry.opaque.parameters)
         except ConfigError as error:
             log.warning("an allocation's config of %s cannot be read: %s", driver_name, error)
+            return Placement()
     return None
