@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -80,9 +80,9 @@ class WatchEvent(Generic[T]):
 class WatchStream(Generic[T]):
     """Iterates over a watch's events until the server ends it or `close` is called, from any thread."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, decoder: msgspec.json.Decoder[T]) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse, read: Callable[[msgspec.Raw], T]) -> None:
         self._response = response
-        self._decoder = decoder
+        self._read = read
         self._closed = threading.Event()
 
     def __iter__(self) -> Iterator[WatchEvent[T]]:
@@ -102,7 +102,7 @@ class WatchStream(Generic[T]):
                         event = envelope.decode(line)
                         if event.type == "ERROR":
                             raise _error_from(msgspec.json.decode(event.object, type=_Status), "watch")
-                        yield WatchEvent(event.type, self._decoder.decode(event.object))
+                        yield WatchEvent(event.type, self._read(event.object))
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             if isinstance(error, msgspec.MsgspecError):
                 raise
@@ -169,9 +169,18 @@ class KubeClient:
         return self._decoder(type).decode(self._call("GET", path))
 
     def list(
-        self, path: str, type: type[T], *, field_selector: str = "", label_selector: str = ""
+        self,
+        path: str,
+        type: type[T],
+        *,
+        field_selector: str = "",
+        label_selector: str = "",
+        read: Callable[[msgspec.Raw], T] | None = None,
     ) -> tuple[list[T], str]:
         """Read all objects, page by page, and the resource version to watch from.
+
+        Each object is decoded by itself, by `read` if that is given; so of a page no more than its bytes is
+        ever held besides what `read` keeps.
 
         Raises:
             KubeGoneError: the pages grew too old meanwhile; list again.
@@ -180,8 +189,8 @@ class KubeClient:
         items: list[T] = []
         query = {"limit": str(_PAGE_SIZE), **_selectors(field_selector, label_selector)}
         while True:
-            page = self._decoder(_List[type]).decode(self._call("GET", path, query=query))  # type: ignore[valid-type]
-            items.extend(page.items or ())
+            page = self._decoder(_List[msgspec.Raw]).decode(self._call("GET", path, query=query))
+            items.extend(map(read or self._decoder(type).decode, page.items or ()))
             if not page.metadata.continue_:
                 return items, page.metadata.resource_version
             query["continue"] = page.metadata.continue_
@@ -241,8 +250,9 @@ class KubeClient:
         field_selector: str = "",
         label_selector: str = "",
         timeout_seconds: int = 300,
+        read: Callable[[msgspec.Raw], T] | None = None,
     ) -> WatchStream[T]:
-        """Open a watch, with bookmarks; the server ends it after `timeout_seconds`.
+        """Open a watch, with bookmarks; the server ends it after `timeout_seconds`. `read` as for `list`.
 
         Raises:
             KubeGoneError: the version is too old; list again.
@@ -257,7 +267,7 @@ class KubeClient:
         }
         timeout = urllib3.Timeout(connect=5.0, read=timeout_seconds + 30.0)
         response = self._request("GET", path, query=query, timeout=timeout, stream=True)
-        return WatchStream(response, self._decoder(type))
+        return WatchStream(response, read or self._decoder(type).decode)
 
     def close(self) -> None:
         """Close idle connections; watches end with their streams."""
