@@ -46,6 +46,10 @@ class Ownership:
             return Owner.MIXED
         return owners.pop() if owners else Owner.OTHERS
 
+    def owns(self, device_class: DeviceClass) -> bool:
+        """Only our devices are of this class."""
+        return self._selectors(device_class.spec.selectors) is Owner.OURS
+
     def _request(self, request: DeviceRequest, classes: Mapping[str, DeviceClass]) -> Owner:
         alternatives = [request.exactly] if request.exactly else request.first_available
         owners: set[Owner] = set()
