@@ -52,44 +52,35 @@ class Census:
 
     # Changes
 
-    def count(self, pod: Neighbour, sign: int) -> bool:
-        """A pod came to its node (1) or left it (-1). True if a rule that was asked about counts it, or if it
-        has rules itself.
-        """
-        pods = self._pods.setdefault(pod.namespace, {})
-        if sign > 0:
-            pods[pod.uid] = pod
-        else:
-            del pods[pod.uid]
-            if not pods:
-                del self._pods[pod.namespace]
-        if pod.ports:
-            ports = self._ports.setdefault(pod.node, Counter())
-            ports.update(dict.fromkeys(pod.ports, sign))
-            self._ports[pod.node] = ports = +ports
-            if not ports:
-                del self._ports[pod.node]
-        for term in pod.anti_affinity:
-            self._repel(term, pod.node, sign)
-        counting = [c for c in self._tallies_index.find(pod.namespace, pod.labels) if self._counts(c, pod)]
-        for counted in counting:
-            self._tallies[counted].add(pod.node, sign)
-        return bool(counting or pod.ports or pod.anti_affinity)
+    def put(self, pod: Neighbour) -> bool:
+        """A pod took its node, or changed there. True if a pod that was refused may do now."""
+        before = self.pod(pod.namespace, pod.uid)
+        if before == pod:
+            return False
+        better = self.drop(before.namespace, before.uid) if before is not None else False
+        self._pods.setdefault(pod.namespace, {})[pod.uid] = pod
+        return self._count(pod, 1) or better
 
-    def apply_node(self, name: str, node: Node | None) -> bool:
-        """A node came, changed or went (None). True if that moved a topology value of a rule."""
+    def drop(self, namespace: str, uid: str) -> bool:
+        """A pod left its node, if it had one. True if a pod that was refused may do now."""
+        pod = self._pods.get(namespace, {}).pop(uid, None)
+        if pod is None:
+            return False
+        if not self._pods[namespace]:
+            del self._pods[namespace]
+        return self._count(pod, -1) or bool(pod.ports or pod.anti_affinity)
+
+    def apply_node(self, name: str, node: Node | None) -> None:
+        """A node came, changed or went (None), in any order with its pods."""
         if node is None:
             self._nodes.pop(name, None)
         else:
             self._nodes[name] = node
-        moved = False
         for domain in self._domains.values():
             before, after = domain.apply(name, node)
             if before != after:
-                moved = True
                 for tally in self._all_tallies():
                     tally.moved(domain, name, before, after)
-        return moved
 
     def apply_namespace(self, name: str, labels: Labels | None) -> None:
         """A namespace's labels; None: it is gone. One that was never told has the label of its name alone."""
@@ -157,6 +148,21 @@ class Census:
         return domain
 
     # Beneath
+
+    def _count(self, pod: Neighbour, sign: int) -> bool:
+        """True if a rule that was asked about counts the pod."""
+        if pod.ports:
+            ports = self._ports.setdefault(pod.node, Counter())
+            ports.update(dict.fromkeys(pod.ports, sign))
+            self._ports[pod.node] = ports = +ports
+            if not ports:
+                del self._ports[pod.node]
+        for term in pod.anti_affinity:
+            self._repel(term, pod.node, sign)
+        counting = [c for c in self._tallies_index.find(pod.namespace, pod.labels) if self._counts(c, pod)]
+        for counted in counting:
+            self._tallies[counted].add(pod.node, sign)
+        return bool(counting)
 
     def _repel(self, term: Term, node: str, sign: int) -> None:
         tally = self._repelling.get(term)

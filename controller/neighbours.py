@@ -25,17 +25,17 @@ class Neighbours:
     def __init__(self) -> None:
         self._census = Census()
 
-    def apply(self, old: Neighbour | None, new: Neighbour | None) -> bool:
-        """A pod took its node, changed there or left it. True if that may change an answer given before: look
-        again at pods that were refused.
-        """
-        matters = [self._census.count(pod, sign) for pod, sign in ((old, -1), (new, 1)) if pod is not None]
-        return any(matters)
+    def put(self, pod: Neighbour) -> bool:
+        """A pod took its node, or changed there. True if a pod that was refused may do now."""
+        return self._census.put(pod)
 
-    def apply_node(self, old: Node | None, new: Node | None) -> bool:
-        """A node came, changed or went, in any order with its pods. True as for `apply`."""
-        node = new or old
-        return node is not None and self._census.apply_node(node.metadata.name, new)
+    def drop(self, pod: Pod) -> bool:
+        """A pod left its node, if it had one. True as for `put`."""
+        return self._census.drop(pod.metadata.namespace, pod.metadata.uid)
+
+    def apply_node(self, name: str, node: Node | None) -> None:
+        """A node came, changed or went (None), in any order with its pods."""
+        self._census.apply_node(name, node)
 
     def apply_namespace(self, name: str, labels: Labels | None) -> None:
         """A namespace's labels; None: it is gone. One that was never told has the label of its name alone."""
@@ -46,7 +46,7 @@ class Neighbours:
 
         Args:
             pod: the pod. If it is counted itself (a node is promised to it), it is left out.
-            beside: pods that `apply` was not told of, on the nodes that they will have.
+            beside: pods that `put` was not told of, on the nodes that they will have.
         """
         namespace, labels = pod.metadata.namespace, pod.metadata.labels
         changes: list[Change] = [(other, 1) for other in beside]

@@ -43,19 +43,20 @@ def refused(asked: Json, draw: random.Random) -> set[str]:
             metadata=msgspec.structs.replace(node.metadata, labels=other.metadata.labels),
             spec=other.spec,
         )
-        around.apply_node(None, stranger)
-        around.apply_node(stranger, node)
+        around.apply_node(node.metadata.name, stranger)
+        around.apply_node(node.metadata.name, node)
 
     def visited(other: Pod) -> None:
-        elsewhere = neighbour(other, draw.choice(list(nodes)))
-        around.apply(None, elsewhere)
-        around.apply(elsewhere, neighbour(other))
+        around.put(neighbour(other, draw.choice(list(nodes))))
+        if draw.random() < 0.3:
+            around.drop(other)
+        around.put(neighbour(other))
 
     steps: list[Callable[[], object]] = [
         *(partial(relabel, namespace) for namespace in asked["namespaces"]),
         *(partial(replaced, node) for node in nodes.values()),
         *(partial(visited, other) for other in placed),
-        partial(around.apply, None, neighbour(pod, draw.choice(list(nodes)))),  # a node is promised to it
+        partial(around.put, neighbour(pod, draw.choice(list(nodes)))),  # a node is promised to it
     ]
     draw.shuffle(steps)
     for step in steps:

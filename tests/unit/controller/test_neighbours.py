@@ -39,9 +39,9 @@ def spread(app: str, key: str = ZONE, **more: Any) -> list[dict[str, Any]]:
 def around(*pods: Pod) -> Neighbours:
     made = Neighbours()
     for node in NODES.values():
-        made.apply_node(None, node)
+        made.apply_node(node.metadata.name, node)
     for pod in pods:
-        made.apply(None, neighbour(pod))
+        made.put(neighbour(pod))
     return made
 
 
@@ -82,14 +82,14 @@ def test_what_has_gone_counts_no_more() -> None:
     lonely = labelled("lonely", "x", node="c", affinity=rule("podAntiAffinity", "web", "host"))
     neighbours = around(lonely)
     assert open_nodes(neighbours, labelled("p", "web")) == "ab"
-    assert neighbours.apply(neighbour(lonely), None)
+    assert neighbours.drop(lonely)
     assert open_nodes(neighbours, labelled("p", "web")) == "abc"
 
 
 def test_a_pod_does_not_keep_itself_away_from_the_node_promised_to_it() -> None:
     apart = labelled("p", "web", affinity=rule("podAntiAffinity", "web", "host"))
     neighbours = around()
-    neighbours.apply(None, neighbour(apart, "b"))
+    neighbours.put(neighbour(apart, "b"))
     assert open_nodes(neighbours, apart) == "abc"
     assert open_nodes(neighbours, labelled("q", "web")) == "ac"
 
@@ -162,7 +162,7 @@ def test_a_node_that_moves_takes_its_pods_along() -> None:
     neighbours = around(labelled("web", "web", node="a"))
     assert open_nodes(neighbours, wish) == "c"
     moved = a_node("a", labels={ZONE: "south", "host": "a"})
-    assert neighbours.apply_node(NODES["a"], moved)
+    neighbours.apply_node("a", moved)
     closed = [
         node.metadata.name for node in (moved, NODES["b"], NODES["c"]) if neighbours.why_not(wish, node)
     ]
@@ -172,10 +172,10 @@ def test_a_node_that_moves_takes_its_pods_along() -> None:
 def test_only_what_a_rule_counts_is_a_reason_to_look_again() -> None:
     neighbours = around(labelled("web", "web", node="a"))
     wish = labelled("p", "db", affinity=rule("podAffinity", "web"))
-    assert not neighbours.apply(None, neighbour(labelled("w", "web", node="c")))
+    assert not neighbours.put(neighbour(labelled("w", "web", node="c")))
     neighbours.ask(wish)
-    assert neighbours.apply(None, neighbour(labelled("v", "web", node="c")))
-    assert not neighbours.apply(None, neighbour(labelled("x", "cache", node="c")))
+    assert neighbours.put(neighbour(labelled("v", "web", node="c")))
+    assert not neighbours.put(neighbour(labelled("x", "cache", node="c")))
 
 
 def test_what_was_forgotten_is_counted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,7 @@ def test_what_was_forgotten_is_counted_anew(monkeypatch: pytest.MonkeyPatch) -> 
     neighbours = around()
     for turn in range(3):
         for index, app in enumerate("wxyz"):
-            neighbours.apply(None, neighbour(labelled(f"{app}{turn}", app, node="abc"[(index + turn) % 3])))
+            neighbours.put(neighbour(labelled(f"{app}{turn}", app, node="abc"[(index + turn) % 3])))
             for key in (ZONE, "host", "kubernetes.io/os"):
                 apart = labelled("p", "p", affinity=rule("podAntiAffinity", app, key))
                 used = {(index + before) % 3 for before in range(turn + 1)}
