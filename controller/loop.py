@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from queue import Empty
 
 from controller.actions import Action, Outcome, Tell
@@ -58,6 +58,9 @@ class Controller:
         )
         self._beat = time.monotonic()
         self._synced = False
+        self._term = 0
+        """Counts the times that the lead came or went; what was read for an earlier one does not count."""
+        self._informed_term = -1 if settings.leader_elect else 0
 
     def run(self) -> None:
         """Serve until stopped. Raises OSError where the HTTP port is taken."""
@@ -98,7 +101,7 @@ class Controller:
 
     def _turn(self) -> None:
         self._beat = started = time.monotonic()
-        leading = self.may_write()
+        leading = self.may_write() and self._informed_term == self._term
         due = self._placer.next_due() if leading else None
         wait = _IDLE_SECONDS if due is None else min(max(due - started, 0.0), _IDLE_SECONDS)
         for message in self._take(wait):
@@ -162,8 +165,17 @@ class Controller:
 
     def _elect(self) -> None:
         if self._settings.leader_elect:
-            wake: Callable[[bool], None] = lambda leading: self._inbox.put(lambda now: None)  # noqa: E731
-            self._leader.run(self._stopping, wake)
+            self._leader.run(self._stopping, self._lead_changed)
+
+    def _lead_changed(self, leading: bool) -> None:
+        """Before it decides, a new leader reads what the last one wrote: its own watch may be behind."""
+        self._term = term = self._term + 1
+
+        def informed(now: float) -> None:
+            self._informed_term = term
+
+        if leading:
+            self._view.refresh_claims(informed)
 
     def _is_healthy(self) -> bool:
         return time.monotonic() - self._beat < _HANGS_AFTER_SECONDS

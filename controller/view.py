@@ -47,6 +47,7 @@ class ClusterView:
                 client, path, type, on_change=self._posting(apply), name=path.rpartition("/")[2], **selectors
             )
 
+        self._claims = watch(paths.claims(), ResourceClaim, state.apply_claim)
         self._informers: list[_Watcher] = [
             watch(paths.nodes(), Node, lambda old, new, _: state.apply_node(old, new)),
             watch(paths.classes(), DeviceClass, lambda old, new, _: state.apply_class(old, new)),
@@ -56,7 +57,7 @@ class ClusterView:
                 lambda old, new, _: state.apply_slice(old, new),
                 field_selector=f"spec.driver={state.driver_name}",
             ),
-            watch(paths.claims(), ResourceClaim, state.apply_claim),
+            self._claims,
             watch(
                 paths.pods(),
                 Pod,
@@ -74,6 +75,10 @@ class ClusterView:
         """End all watches."""
         for informer in self._informers:
             informer.stop()
+
+    def refresh_claims(self, done: Message) -> None:
+        """Read all claims again; `done` comes through the inbox after all that they bring."""
+        self._claims.refresh(lambda: self._inbox.put(done))
 
     def wait_synced(self, timeout_seconds: float) -> bool:
         """True as soon as every kind was listed once, and is in the inbox."""

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+import msgspec
+
 from driver.errors import KubeError, KubeGoneError
 from driver.kube.client import KubeClient, WatchStream
 from driver.kube.objects import ObjectMeta
@@ -62,20 +64,25 @@ class Informer(Generic[T]):
         field_selector: str = "",
         label_selector: str = "",
         on_change: Callable[[Change[T]], None] | None = None,
+        read: Callable[[msgspec.Raw], T] | None = None,
         name: str = "",
     ) -> None:
+        """`read` decodes one object, and may keep less of it than the API server sends."""
         self._client = client
         self._path = path
         self._type = type
         self._field_selector = field_selector
         self._label_selector = label_selector
         self._on_change = on_change
+        self._read = read
         self._store: dict[Key, T] = {}
         self._version = ""
         self._stream: WatchStream[T] | None = None
         self._lock = threading.Lock()
         self._synced = threading.Event()
         self._stopping = threading.Event()
+        self._nudged = threading.Event()
+        self._asked: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._run, name=f"watch {name or path}", daemon=True)
 
     def start(self) -> None:
@@ -85,12 +92,19 @@ class Informer(Generic[T]):
     def stop(self) -> None:
         """End the watch and wait for the thread."""
         self._stopping.set()
-        with self._lock:
-            stream = self._stream
-        if stream is not None:
-            stream.close()
+        self._interrupt()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=5.0)
+
+    def refresh(self, done: Callable[[], None]) -> None:
+        """List again, however fresh the watch seems: it may hang behind without a sign of it.
+
+        `done` is called on the informer's thread when the store is as new as this call and all changes up to
+        there were reported; while the API server is away, that is later.
+        """
+        with self._lock:
+            self._asked.append(done)
+        self._interrupt()
 
     def wait_synced(self, timeout_seconds: float) -> bool:
         """True as soon as the first list is in the store and its changes were reported."""
@@ -106,9 +120,12 @@ class Informer(Generic[T]):
 
     def _run(self) -> None:
         backoff_seconds = _BACKOFF_FIRST_SECONDS
-        while not self._stopping.is_set():
+        while True:
+            self._nudged.clear()
+            if self._stopping.is_set():
+                return
             try:
-                if not self._version:
+                if not self._version or self._asked:
                     self._list()
                     backoff_seconds = _BACKOFF_FIRST_SECONDS
                 self._watch()
@@ -118,16 +135,29 @@ class Informer(Generic[T]):
                 if self._stopping.is_set():
                     return
                 log.warning("watching %s: %s; again in %.1f s", self._path, error, backoff_seconds)
-                self._stopping.wait(backoff_seconds * random.uniform(0.8, 1.2))  # noqa: S311
+                self._nudged.wait(backoff_seconds * random.uniform(0.8, 1.2))  # noqa: S311
                 backoff_seconds = min(backoff_seconds * 2, _BACKOFF_LAST_SECONDS)
             except Exception:
                 log.exception("watching %s: listing again", self._path)
                 self._version = ""
-                self._stopping.wait(backoff_seconds)
+                self._nudged.wait(backoff_seconds)
+
+    def _interrupt(self) -> None:
+        """The thread is to look what is asked of it now."""
+        self._nudged.set()
+        with self._lock:
+            stream = self._stream
+        if stream is not None:
+            stream.close()
 
     def _list(self) -> None:
+        asked = len(self._asked)  # by then
         objects, version = self._client.list(
-            self._path, self._type, field_selector=self._field_selector, label_selector=self._label_selector
+            self._path,
+            self._type,
+            field_selector=self._field_selector,
+            label_selector=self._label_selector,
+            read=self._read,
         )
         fresh = {_key(obj): obj for obj in objects}
         for key in [key for key in self._store if key not in fresh]:
@@ -136,6 +166,10 @@ class Informer(Generic[T]):
             self._put(key, obj)
         self._version = version
         self._synced.set()
+        with self._lock:
+            answered, self._asked = self._asked[:asked], self._asked[asked:]
+        for done in answered:
+            done()
 
     def _watch(self) -> None:
         stream = self._client.watch(
@@ -145,10 +179,11 @@ class Informer(Generic[T]):
             field_selector=self._field_selector,
             label_selector=self._label_selector,
             timeout_seconds=random.randint(240, 360),  # noqa: S311
+            read=self._read,
         )
         with self._lock:
             self._stream = stream
-        if self._stopping.is_set():
+        if self._stopping.is_set() or self._asked:
             stream.close()
         for event in stream:
             if event.kind in ("ADDED", "MODIFIED"):

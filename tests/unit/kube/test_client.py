@@ -82,6 +82,20 @@ def test_an_informer_reports_the_list_then_the_watch_then_what_a_relist_shows(
     informer.stop()
 
 
+def test_an_informer_that_is_asked_to_reads_what_its_watch_did_not_tell(
+    api: tuple[Served, KubeClient],
+) -> None:
+    served, client = api
+    informer = Informer(client, paths.nodes(), Node)
+    informer.start()
+    assert informer.wait_synced(5)
+    served.put("a", "ADDED", send=False)
+    known: queue.Queue[Node | None] = queue.Queue()
+    informer.refresh(lambda: known.put(informer.get("", "a")))
+    assert known.get(timeout=5) is not None
+    informer.stop()
+
+
 def test_a_callback_that_raises_does_not_stop_the_news(api: tuple[Served, KubeClient]) -> None:
     served, client = api
     seen: queue.Queue[str] = queue.Queue()
