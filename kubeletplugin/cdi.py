@@ -32,26 +32,31 @@ def device_id(driver_name: str, claim_uid: str, device: PlannedDevice) -> str:
     return f"{kind(driver_name, claim_uid)}={device.cdi_name}"
 
 
-def rdma_environment(rdma_devices: Sequence[str]) -> dict[str, str]:
+def rdma_environment(devices: Sequence[PlannedDevice]) -> dict[str, str]:
     """Variables that tell NCCL, UCX and NVSHMEM which NICs a container has; empty without RDMA.
 
-    The leading ``=`` makes NCCL compare whole names, else ``mlx5_1`` would also be ``mlx5_12``.
+    The leading ``=`` makes NCCL compare whole names, else ``mlx5_1`` would also be ``mlx5_12``. A traffic
+    class is one for a process: it is told where all the NICs are to have the same.
     """
-    if not rdma_devices:
+    nics = [device for device in devices if device.rdma_device]
+    if not nics:
         return {}
-    ports = ",".join(f"{device}:1" for device in rdma_devices)
-    return {"NCCL_IB_HCA": f"={ports}", "UCX_NET_DEVICES": ports, "NVSHMEM_HCA_LIST": ports}
+    ports = ",".join(f"{nic.rdma_device}:1" for nic in nics)
+    told = {"NCCL_IB_HCA": f"={ports}", "UCX_NET_DEVICES": ports, "NVSHMEM_HCA_LIST": ports}
+    classes = {nic.traffic_class for nic in nics}
+    if len(classes) == 1 and (traffic_class := classes.pop()) is not None:
+        told |= {"NCCL_IB_TC": str(traffic_class), "UCX_IB_TRAFFIC_CLASS": str(traffic_class)}
+    return told
 
 
-def spec(driver_name: str, plan: Plan, rdma_devices: Sequence[str]) -> dict[str, Any]:
+def spec(driver_name: str, plan: Plan, together: Sequence[PlannedDevice]) -> dict[str, Any]:
     """The specification of a claim.
 
     Args:
-        rdma_devices: RDMA devices of all NICs that the claim's pods have on this node. A container's CDI
-            devices are concatenated and the last value of a variable wins, so every NIC carries the
-            whole list.
+        together: all devices that the claim's pods have on this node. A container's CDI devices are
+            concatenated and the last value of a variable wins, so every NIC carries the whole list.
     """
-    environment = rdma_environment(rdma_devices)
+    environment = rdma_environment(together)
     devices = [_device(device, environment if device.rdma_device else {}) for device in plan.devices]
     newer = any(
         device.cdi_name[0].isdigit() or any(node.path != node.host_path for node in device.nodes)
@@ -85,7 +90,7 @@ class CdiFiles:
         self._driver_name = driver_name
         self._prefix = f"{driver_name}-claim-"
 
-    def write(self, plan: Plan, rdma_devices: Sequence[str]) -> None:
+    def write(self, plan: Plan, together: Sequence[PlannedDevice]) -> None:
         """Write a claim's file, or replace it whole.
 
         Raises:
@@ -94,7 +99,7 @@ class CdiFiles:
         target = self._path(plan.uid)
         # The runtime reads *.json and *.yaml only.
         fresh = target.with_name(f".{target.name}.{os.getpid()}")
-        data = msgspec.json.encode(spec(self._driver_name, plan, rdma_devices))
+        data = msgspec.json.encode(spec(self._driver_name, plan, together))
         try:
             fresh.write_bytes(data)
         except FileNotFoundError:

@@ -16,7 +16,7 @@ from driver.errors import ConfigError, RetryableError
 from driver.names import TYPE_NIC, TYPE_VF, device_name
 from driver.placement import PlacedInterface, PlacedPair
 from kubeletplugin import gpus
-from kubeletplugin.attach.store import Attachment
+from kubeletplugin.attach.store import Attachment, VfPort
 from kubeletplugin.claims import AllocatedClaim, ClaimedDevice, ClaimError, Consumer
 
 
@@ -39,6 +39,7 @@ class PlannedDevice:
         env: variables that it brings by itself.
         nodes: character devices that it brings.
         rdma_device: ``mlx5_3``, empty where it has none.
+        traffic_class: which RDMA traffic of it shall have, None where nobody says.
         pairs: the controller's pairs that it belongs to.
         parent: the device that it is a part of, which nobody else may have; empty for a whole one.
     """
@@ -52,6 +53,7 @@ class PlannedDevice:
     env: tuple[tuple[str, str], ...] = ()
     nodes: tuple[DeviceNode, ...] = ()
     rdma_device: str = ""
+    traffic_class: int | None = None
     pairs: tuple[PlacedPair, ...] = ()
     parent: str = ""
 
@@ -118,8 +120,8 @@ def plan(claim: AllocatedClaim, facts: NodeFacts, taken_interfaces: Iterable[str
             devices.append(_gpu(title, result, known[result.device], facts, mine))
         elif result.device in functions:
             function = functions[result.device]
-            devices.append(_nic(title, result, function, facts, mine))
             wanted = interfaces[result.device]
+            devices.append(_nic(title, result, function, facts, mine, wanted.traffic_class))
             attachments.append(
                 Attachment(
                     claim_uid=claim.uid,
@@ -129,6 +131,9 @@ def plan(claim: AllocatedClaim, facts: NodeFacts, taken_interfaces: Iterable[str
                     interface=wanted.interface,
                     addresses=wanted.addresses,
                     mtu=wanted.mtu,
+                    routes=tuple((route.to, route.via) for route in wanted.routes),
+                    vlan=wanted.vlan,
+                    port=_port(title, result.device, facts.inventory, wanted),
                     rdma_device=function.rdma.name if function.rdma else None,
                 )
             )
@@ -188,7 +193,12 @@ def _gpu(
 
 
 def _nic(
-    title: str, result: ClaimedDevice, function: Nic | Vf, facts: NodeFacts, pairs: tuple[PlacedPair, ...]
+    title: str,
+    result: ClaimedDevice,
+    function: Nic | Vf,
+    facts: NodeFacts,
+    pairs: tuple[PlacedPair, ...],
+    traffic_class: int | None,
 ) -> PlannedDevice:
     """The function's RDMA nodes. Its CDI name is its PCI address, which Multus 4.2 takes for the ID."""
     rdma: RdmaDevice | None = function.rdma
@@ -200,6 +210,7 @@ def _nic(
         env=((variable(result.device), rdma.name if rdma else function.pci_address),),
         nodes=_nodes(names, facts),
         rdma_device=rdma.name if rdma else "",
+        traffic_class=traffic_class,
         pairs=pairs,
     )
 
@@ -212,6 +223,7 @@ def _planned(
     nodes: tuple[DeviceNode, ...],
     pairs: tuple[PlacedPair, ...],
     rdma_device: str = "",
+    traffic_class: int | None = None,
     parent: str = "",
 ) -> PlannedDevice:
     return PlannedDevice(
@@ -224,9 +236,33 @@ def _planned(
         env=env,
         nodes=nodes,
         rdma_device=rdma_device,
+        traffic_class=traffic_class,
         pairs=pairs,
         parent=parent,
     )
+
+
+def _port(title: str, device: str, inventory: Inventory, wanted: PlacedInterface) -> VfPort | None:
+    """Where the VF is plugged in, if it is to be in a VLAN; None if not.
+
+    Raises:
+        ClaimError: it is no VF, or its PF cannot tag for it.
+    """
+    if wanted.vlan is None:
+        return None
+    for pf in inventory.nics:
+        for vf in pf.vfs:
+            if device_name(TYPE_VF, vf.pci_address) == device:
+                if pf.link_type != "ethernet" or pf.eswitch_mode == "switchdev":
+                    mode = pf.link_type if pf.link_type != "ethernet" else "in switchdev mode"
+                    raise _untagged(title, device, wanted, f"PF {pf.pci_address} is {mode}")
+                return VfPort(pf.pci_address, vf.index)
+    raise _untagged(title, device, wanted, "only VFs can be")
+
+
+def _untagged(title: str, device: str, wanted: PlacedInterface, why: str) -> ClaimError:
+    network = f"FabricNetwork {wanted.network} has"
+    return ClaimError(title, f"{network} VLAN {wanted.vlan}, and {device} cannot be put into it: {why}")
 
 
 def _require(title: str, result: ClaimedDevice, names: Iterable[str], facts: NodeFacts) -> None:

@@ -402,10 +402,10 @@ class Preparer:
 
     def _write_cdi(self, uid: str) -> None:
         siblings = self._ledger.siblings(uid)
-        rdma_devices = [d.rdma_device for s in siblings for d in s.plan.devices if d.rdma_device]
+        together = [device for sibling in siblings for device in sibling.plan.devices]
         for sibling in siblings:
             if sibling.plan.uid == uid or sibling.plan.attachments:
-                self._cdi_files.write(sibling.plan, rdma_devices)
+                self._cdi_files.write(sibling.plan, together)
 
     def _sync_records(self) -> None:
         self._records.sync(podrecords.names(*self._ledger.nic_users()))

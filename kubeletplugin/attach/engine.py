@@ -28,6 +28,7 @@ from kubeletplugin.attach.store import (
     AttachmentTakenError,
     Sandbox,
 )
+from kubeletplugin.attach.vfport import VlanUnsupportedError
 
 ReservationLookup = Callable[[str, str, str], None]
 """(namespace, name, UID of a pod): bring what the ledger knows of its claims up to date from the API."""
@@ -87,7 +88,7 @@ class AttachEngine:
             raise _in_use(error.holder, call) from error
         except NameTakenError as error:
             raise CniError(Code.INTERFACE_EXISTS, f"pod {call.pod}", str(error)) from error
-        except NetlinkError as error:
+        except (NetlinkError, VlanUnsupportedError) as error:
             raise CniError(Code.KERNEL, f"pod {call.pod}", str(error)) from error
         except TandemError as error:
             raise CniError(Code.TRY_LATER, f"pod {call.pod}", str(error)) from error

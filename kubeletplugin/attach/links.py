@@ -28,6 +28,11 @@ IPV4_CONF: Final[Mapping[str, tuple[int, int]]] = {
 }
 """net.ipv4.conf.<interface>.* in the pod: IPV4_DEVCONF number (linux/ip.h) and value."""
 
+_FIRST_METRIC: Final = 1024
+"""Of the first NIC's routes, the next one's is one more: the same destination by several rails is one route
+each, and who binds to a NIC (as RDMA does) takes its own.
+"""
+
 
 def find(socket: Netlink, pci_address: str) -> Link | None:
     """The netdev of a PCI function in the socket's namespace; None if it is not there.
@@ -82,7 +87,9 @@ def move_into_pod(home: Netlink, pod: Netns, moves: Sequence[tuple[Attachment, L
 
 
 def set_up(rows: Sequence[Attachment]) -> list[Link]:
-    """Addresses, sysctls and IFF_UP, by a thread in the pod's namespace. Returns the links, as `rows`.
+    """Addresses, sysctls, IFF_UP and routes, by a thread in the pod's namespace.
+
+    Returns the links, in the order of `rows`.
 
     Raises:
         NetlinkError, OSError: something was refused.
@@ -98,6 +105,13 @@ def set_up(rows: Sequence[Attachment]) -> list[Link]:
                 for address in row.addresses
             ]
             messages.append(netlink.set_link(link.index, f"set {link.name} up", up=True))
+        for position, (row, link) in enumerate(zip(rows, links, strict=True)):
+            messages += [
+                netlink.add_route(
+                    link.index, to, via, _FIRST_METRIC + position, f"route {to} via {via} on {link.name}"
+                )
+                for to, via in row.routes
+            ]
         socket.call(*messages)
     return links
 

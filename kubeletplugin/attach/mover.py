@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from driver.errors import RetryableError
-from kubeletplugin.attach import links, rdma
+from kubeletplugin.attach import links, rdma, vfport
 from kubeletplugin.attach.netlink import Link, Netlink
 from kubeletplugin.attach.netns import Netns
-from kubeletplugin.attach.store import Attachment, AttachmentStore, HomeState, Sandbox
+from kubeletplugin.attach.store import Attachment, AttachmentStore, HomeState, Sandbox, Vlan
 from kubeletplugin.steps import step
 
 RETURN_SECONDS: Final = 2.0
@@ -65,7 +65,8 @@ class Mover:
             The links in the pod, in the order of `rows`.
 
         Raises:
-            NotAtHomeError: a NIC is not in the node's namespace.
+            NotAtHomeError, PfMissingError: a NIC, or its PF, is not in the node's namespace.
+            VlanUnsupportedError: a NIC is to be in a VLAN, and its PF cannot do it.
             AttachmentTakenError, AttachmentGoneError: the store refused.
             NameTakenError, NetlinkError, OSError: the kernel refused; all is taken home again.
         """
@@ -76,12 +77,15 @@ class Mover:
                     row,
                     state="attaching",
                     sandbox=sandbox,
-                    home=HomeState(link.name, link.mac, link.mtu, link.up),
+                    home=HomeState(link.name, link.mac, link.mtu, link.up, self._vlan_of(row, home)),
                 )
                 for row, link in moves
             ]
             self._store.begin_attach(intents)
             try:
+                for row in rows:
+                    if row.vlan is not None and row.port is not None:
+                        vfport.set_vlan(home, row.port, Vlan(row.vlan))
                 links.move_into_pod(home, pod, moves)
                 self._move_rdma(rows, pod)
                 inside = pod.run(lambda: links.set_up(rows))
@@ -131,6 +135,9 @@ class Mover:
             raise NotAtHomeError(row)
         return link
 
+    def _vlan_of(self, row: Attachment, home: Netlink) -> Vlan | None:
+        return vfport.vlan(home, row.port) if row.vlan is not None and row.port is not None else None
+
     def _move_rdma(self, rows: Sequence[Attachment], pod: Netns) -> None:
         devices = [row.rdma_device for row in rows if row.rdma_device]
         if self._rdma_exclusive and devices:
@@ -155,8 +162,11 @@ class Mover:
             link = self._await_return(row, home)
         if link is None:
             _log.warning("NIC %s (PCI %s) is neither in its pod nor at home", row.device, row.pci_address)
-        elif HomeState(link.name, link.mac, link.mtu, link.up) != row.home:
+        elif HomeState(link.name, link.mac, link.mtu, link.up, row.home.vlan) != row.home:
             links.restore(home, link, row.home)
+        # The last of all: as long as the NIC may be in the pod, what it sends stays in the pod's VLAN.
+        if row.home.vlan is not None and row.port is not None:
+            vfport.set_vlan(home, row.port, row.home.vlan)
 
     def _await_return(self, row: Attachment, home: Netlink) -> Link | None:
         deadline = time.monotonic() + RETURN_SECONDS

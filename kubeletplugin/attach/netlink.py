@@ -1,8 +1,8 @@
-"""Just enough rtnetlink to move a link between namespaces: codec, links, addresses, one socket.
+"""Just enough rtnetlink to move a link between namespaces: codec, links, addresses, routes, one socket.
 
 Why not a library: pyroute2 is excellent and heavy. Importing any of it costs 26 MB and a quarter of a second,
-of the 90 MB and 2 s that the whole plugin may take on every node. What is needed here is five messages; the
-tests read them back with pyroute2.
+of the 90 MB and 2 s that the whole plugin may take on every node. Needed here are a few messages, which
+tests read back with pyroute2.
 
 Formats: man 7 netlink, rtnetlink; constants from linux/{netlink,rtnetlink,if_link,if_addr}.h.
 """
@@ -26,6 +26,7 @@ _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+_ROUTE = struct.Struct("=BBBBBBBBI")  # family, lengths, TOS, table, protocol, scope, type, flags
 _U32 = struct.Struct("=I")
 _ERROR = struct.Struct("=i")
 
@@ -33,7 +34,7 @@ _REQUEST, _ACK, _DUMP, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
 _DUMP_INTERRUPTED, _ACK_HAS_TEXT = 0x10, 0x200
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _STRICT_CHECK = 270, 10, 11, 12
-_NEWLINK, _GETLINK, _NEWADDR, _GETADDR = 16, 18, 20, 22
+_NEWLINK, _GETLINK, _NEWADDR, _GETADDR, _NEWROUTE = 16, 18, 20, 22, 24
 _NESTED, _TYPE_MASK = 0x8000, 0x3FFF
 _IFF_UP = 1
 _MAC, _IFNAME, _MTU, _AF_SPEC, _NET_NS_FD, _EXT_MASK = 1, 3, 4, 26, 28, 29
@@ -42,6 +43,8 @@ _SKIP_STATS = 8
 _INET_CONF = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _NODAD = 0x02
+_TABLE_MAIN, _BY_STATIC, _UNIVERSE, _UNICAST = 254, 4, 0, 1
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
 _TIMEOUT_SECONDS = 30
 
 
@@ -127,6 +130,11 @@ def dump_links() -> Message:
     return Message("list links", _GETLINK, _DUMP, _LINK.pack(0, 0, 0, 0, 0) + u32(_EXT_MASK, _SKIP_STATS))
 
 
+def link_message(what: str, type: int, index: int, *parts: bytes) -> Message:
+    """A message about one link, of attributes that the caller knows."""
+    return Message(what, type, 0, _LINK.pack(0, 0, index, 0, 0) + b"".join(parts))
+
+
 def set_link(
     index: int,
     what: str,
@@ -176,6 +184,20 @@ def add_address(index: int, cidr: str, what: str) -> Message:
     if family == socket.AF_INET6:
         parts.append(u32(_IFA_FLAGS, _NODAD))
     return Message(what, _NEWADDR, _CREATE | _EXCL, b"".join(parts))
+
+
+def add_route(index: int, to: str, via: str, metric: int, what: str) -> Message:
+    """Reach a network by way of a router on the link; of several routes the lowest metric is taken."""
+    network, router = ipaddress.ip_network(to), ipaddress.ip_address(via)
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    parts = [
+        _ROUTE.pack(family, network.prefixlen, 0, 0, _TABLE_MAIN, _BY_STATIC, _UNIVERSE, _UNICAST, 0),
+        attribute(_RTA_DST, network.network_address.packed),
+        u32(_RTA_OIF, index),
+        attribute(_RTA_GATEWAY, router.packed),
+        u32(_RTA_PRIORITY, metric),
+    ]
+    return Message(what, _NEWROUTE, _CREATE | _EXCL, b"".join(parts))
 
 
 def dump_addresses(index: int) -> Message:

@@ -18,13 +18,33 @@ State = Literal["prepared", "attaching", "attached", "detaching"]
 
 
 @dataclass(frozen=True, slots=True)
+class VfPort:
+    """Where a VF is plugged in: its PF's PCI address, and its number there."""
+
+    pf_address: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vlan:
+    """As a PF tags what a VF sends; ID 0 is no tag. `priority` is 802.1p's."""
+
+    id: int
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class HomeState:
-    """The netdev as it was in the node's network namespace. MTU in bytes; `up` is its IFF_UP flag."""
+    """The netdev as it was in the node's network namespace.
+
+    MTU in bytes; `up` is its IFF_UP flag; `vlan` that of its port at the PF, None where we do not change it.
+    """
 
     name: str
     mac: str
     mtu: int
     up: bool = False
+    vlan: Vlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +78,8 @@ class Attachment:
         interface: name that it gets in the pod.
         addresses: in CIDR form, the prefix is the on-link subnet.
         mtu: bytes, None leaves it as it is.
+        routes: destination (a network) and router.
+        vlan: ID that its port shall tag with, None leaves the port as it is; then `port` is set.
         rdma_device: ``mlx5_3``, None without RDMA.
         sandbox: where it is, or is on its way to or from; None when prepared.
         home: None when prepared.
@@ -71,6 +93,9 @@ class Attachment:
     interface: str
     addresses: tuple[str, ...] = ()
     mtu: int | None = None
+    routes: tuple[tuple[str, str], ...] = ()
+    vlan: int | None = None
+    port: VfPort | None = None
     rdma_device: str | None = None
     sandbox: Sandbox | None = None
     home: HomeState | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from kubeletplugin.attach.engine import AttachEngine
 from kubeletplugin.attach.netns import Netns
 from kubeletplugin.attach.protocol import CniCall, Reply
 from kubeletplugin.attach.results import CniError, Code
-from kubeletplugin.attach.store import Attachment, HomeState, Sandbox
+from kubeletplugin.attach.store import Attachment, HomeState, Sandbox, VfPort
 from tests.unit.attach.machine import Machine, ip, show
 from tests.unit.attach.memory import MemoryStore
 
@@ -138,6 +139,32 @@ def test_the_pods_interface_ignores_router_advertisements_and_answers_for_itself
         "ipv4/conf/net1/arp_ignore": "1",
         "ipv4/conf/net1/arp_announce": "2",
     }
+
+
+def test_routes_lead_to_the_rails_router_and_each_nic_keeps_its_own(bench: Bench) -> None:
+    pod = bench.machine.pod()
+    for number in (1, 2):
+        routes = (("10.0.0.0/8", f"10.20{number}.0.254"), ("fd00::/16", f"fd0{number}::fe"))
+        addresses = (f"10.20{number}.0.1/24", f"fd0{number}::1/64")
+        bench.claim(f"c{number}", "p1", number, addresses=addresses, routes=routes)
+    bench.add("p1", pod)
+    for family, to in (("-4", "10.0.0.0/8"), ("-6", "fd00::/16")):
+        done = subprocess.run(
+            ["ip", "-n", pod, family, "-j", "route", "show", to], check=True, capture_output=True, text=True
+        )
+        found = [(route["dev"], route["metric"]) for route in json.loads(done.stdout)]
+        assert found == [("net1", 1024), ("net2", 1025)]
+
+
+def test_a_vlan_that_the_pf_cannot_set_is_an_error_and_the_nic_stays_at_home(bench: Bench) -> None:
+    pf = "ffff:ff:1f.0"
+    ip("link", "property", "add", "dev", bench.machine.pf, "altname", pci_altname(pf))
+    row = bench.claim("a", "p1", 1, vlan=7, port=VfPort(pf, 0))
+    with pytest.raises(CniError, match=f"PF {pf} has no VLAN setting for its VF 0") as caught:
+        bench.add("p1", bench.machine.pod())
+    assert caught.value.code is Code.KERNEL
+    assert bench.home(row) is not None
+    assert bench.store.unsettled() == []
 
 
 def test_delete_restores_name_mtu_mac_and_up_flag(bench: Bench) -> None:

@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from driver.names import pci_altname
-from kubeletplugin.attach import links, netlink, rdma
+from kubeletplugin.attach import links, netlink, rdma, vfport
 from kubeletplugin.attach.netlink import Netlink, NetlinkError
 from kubeletplugin.attach.netns import Netns, inode_at
+from kubeletplugin.attach.store import Vlan
 from tests.unit.attach.machine import Machine, ip
 
 
@@ -61,6 +63,28 @@ def test_pyroute2_reads_our_address_messages_and_we_read_them_back(
     assert (parsed["index"], parsed["prefixlen"]) == (index, prefix_length)  # type: ignore[index]
     assert ipaddress.ip_address(dict(parsed["attrs"])["IFA_LOCAL"]) == address  # type: ignore[index]
     assert netlink.parse_address(message.payload) == (index, cidr)
+
+
+@pytest.mark.parametrize(
+    ("to", "via"), [("10.0.0.0/8", "10.1.0.1"), ("fd00::/16", "fd01::1"), ("0.0.0.0/0", "10.1.0.1")]
+)
+def test_pyroute2_reads_our_route_messages(to: str, via: str) -> None:
+    parsed = decoded(rtmsg, netlink.add_route(5, to, via, 1024, "x"))
+    network = ipaddress.ip_network(to)
+    assert (parsed["dst_len"], parsed["table"], parsed["type"]) == (network.prefixlen, 254, 1)  # type: ignore[index]
+    found = dict(parsed["attrs"])  # type: ignore[index]
+    assert (found["RTA_OIF"], found["RTA_GATEWAY"], found["RTA_PRIORITY"]) == (5, via, 1024)
+    assert found["RTA_DST"] == str(network.network_address)
+
+
+def test_pyroute2_reads_our_vlan_messages_and_we_read_them_back() -> None:
+    pf = netlink.Link(5, "pf", "", 1500, up=True)
+    message = vfport._set(pf, 3, Vlan(7, 2))
+    parsed = decoded(ifinfmsg, message)
+    (info,) = dict(parsed["attrs"])["IFLA_VFINFO_LIST"]["attrs"]  # type: ignore[index]
+    tag = dict(info[1]["attrs"])["IFLA_VF_VLAN"]
+    assert (tag["vf"], tag["vlan"], tag["qos"]) == (3, 7, 2)
+    assert vfport.parse(message.payload) == {3: Vlan(7, 2)}
 
 
 @given(st.binary(max_size=200))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
@@ -41,7 +42,9 @@ def test_the_lowest_version_is_asked_for_that_serves() -> None:
 
 
 def test_a_gpus_device_says_nothing_of_nics() -> None:
-    plain, network = spec(DRIVER, made(gpu(), nic()), ["mlx5_1", "mlx5_2"])["devices"]
+    plain, network = spec(DRIVER, made(gpu(), nic()), [gpu(), nic(), nic("0000:1a:00.2", "mlx5_2")])[
+        "devices"
+    ]
     assert plain["containerEdits"] == {
         "env": ["NVIDIA_VISIBLE_DEVICES=void"],
         "deviceNodes": [{"path": "/dev/nvidia0"}],
@@ -56,12 +59,21 @@ def test_the_host_path_is_written_where_it_differs() -> None:
 
 
 def test_without_rdma_nothing_is_said_of_it() -> None:
-    assert rdma_environment([]) == {}
+    assert rdma_environment([gpu(), nic(rdma="")]) == {}
+
+
+def test_a_traffic_class_is_told_where_all_nics_have_the_same() -> None:
+    lossless, plain = replace(nic(), traffic_class=106), nic("0000:1a:00.2", "mlx5_2")
+    other = replace(plain, traffic_class=104)
+    assert rdma_environment([gpu(), lossless])["NCCL_IB_TC"] == "106"
+    assert rdma_environment([lossless])["UCX_IB_TRAFFIC_CLASS"] == "106"
+    for mixed in ([lossless, plain], [lossless, other], [plain]):
+        assert not {"NCCL_IB_TC", "UCX_IB_TRAFFIC_CLASS"} & rdma_environment(mixed).keys()
 
 
 @given(st.lists(st.from_regex(r"mlx5_[0-9]{1,3}", fullmatch=True), min_size=1, unique=True))
 def test_nccl_compares_whole_names(names: list[str]) -> None:
-    value = rdma_environment(names)["NCCL_IB_HCA"]
+    value = rdma_environment([nic(name, name) for name in names])["NCCL_IB_HCA"]
     assert value.startswith("=")
     assert value[1:].split(",") == [f"{name}:1" for name in names]
 
@@ -69,7 +81,7 @@ def test_nccl_compares_whole_names(names: list[str]) -> None:
 def test_a_file_is_replaced_whole_and_removed(tmp_path: Path) -> None:
     files = CdiFiles(tmp_path / "cdi", DRIVER)
     files.write(made(gpu()), [])
-    files.write(made(gpu(), nic()), ["mlx5_1"])
+    files.write(made(gpu(), nic()), [nic()])
     (file,) = (tmp_path / "cdi").iterdir()
     assert file.name == f"tandem-dra.io-claim-{UID}.json"
     assert len(json.loads(file.read_text())["devices"]) == 2

@@ -11,6 +11,7 @@ from driver.errors import PermanentError, RetryableError
 from driver.kube.objects import ResourceClaim, ResourceSlice
 from driver.placement import PlacedInterface
 from driver.slices import SliceOptions, build
+from kubeletplugin.attach.store import VfPort
 from kubeletplugin.claims import AllocatedClaim, ClaimError, read
 from kubeletplugin.planner import DeviceMissingError, DeviceNode, NodeFacts, plan
 from tests.unit.kubeletplugin.world import (
@@ -168,3 +169,38 @@ def test_a_gpu_for_virtual_machines_is_refused_for_good() -> None:
     with pytest.raises(ClaimError, match=f"device {vfio} is a GPU for virtual machines") as error:
         plan(allocated(vfio), replace(FACTS, inventory=found))
     assert isinstance(error.value, PermanentError)
+
+
+def tagged(device: str) -> dict[str, Any]:
+    word: dict[str, Any] = placement()
+    routes = [{"to": "10.0.0.0/8", "via": "10.200.0.254"}]
+    interface = {"device": device, "interface": "net1", "network": "blue", "routes": routes}
+    word["interfaces"] = [{**interface, "vlan": 7, "trafficClass": 106}]
+    return word
+
+
+def test_what_the_network_wants_of_a_vf_is_in_its_row() -> None:
+    made = plan(allocated(VFS[0], word=tagged(VFS[0])), FACTS)
+    (nic,), (row,) = made.devices, made.attachments
+    pf = FACTS.inventory.nics[0]
+    assert (row.vlan, row.port) == (7, VfPort(pf.pci_address, pf.vfs[0].index))
+    assert row.routes == (("10.0.0.0/8", "10.200.0.254"),)
+    assert nic.traffic_class == 106
+
+
+def with_nics(**changes: Any) -> NodeFacts:
+    nics = tuple(replace(nic, **changes) for nic in FACTS.inventory.nics)
+    return replace(FACTS, inventory=replace(FACTS.inventory, nics=nics))
+
+
+@pytest.mark.parametrize(
+    ("facts", "device", "says"),
+    [
+        (with_nics(link_type="infiniband"), VFS[0], "is infiniband"),
+        (with_nics(eswitch_mode="switchdev"), VFS[0], "is in switchdev mode"),
+        (FACTS, "nic-0000-1a-00-0", "only VFs can be"),
+    ],
+)
+def test_what_cannot_be_put_into_a_vlan_is_refused_for_good(facts: NodeFacts, device: str, says: str) -> None:
+    with pytest.raises(ClaimError, match=f"FabricNetwork blue has VLAN 7, and {device} cannot be .*{says}"):
+        plan(allocated(device, word=tagged(device)), facts)

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from driver.probes.net import NetdevProbe
 from kubeletplugin.attach.engine import AttachEngine
 from kubeletplugin.attach.protocol import CniCall
 from kubeletplugin.attach.results import CniError, Code
-from kubeletplugin.attach.store import Attachment
+from kubeletplugin.attach.store import Attachment, VfPort
 from kubeletplugin.claims import Consumer
 from kubeletplugin.ledger import Ledger
 from kubeletplugin.planner import Plan, PlannedDevice
@@ -107,6 +107,49 @@ def test_add_puts_the_vf_into_the_pod_with_name_address_and_mtu_and_del_brings_i
     assert node.home() == before
     assert show("pod", "net1") is None
     assert node.ledger.unsettled() == []
+
+
+def tags(pf: str) -> dict[int, int]:
+    """The VLAN of each VF, as `ip` says it of the PF."""
+    command = ["ip", "-j", "-d", "link", "show", "dev", NetdevProbe().read()[pf].name]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return {
+        vf["vf"]: sum(tag["vlan"] for tag in vf["vlan_list"])
+        for vf in json.loads(done.stdout)[0]["vfinfo_list"]
+    }
+
+
+@pytest.fixture
+def in_vlan(node: Node, machine: dict[str, str]) -> Iterator[Node]:
+    """The same node; its claim's network has VLAN 7, and the VF had 5 before."""
+    pf, number = machine["nic0"], str(node.vf.index)
+    (row,) = node.ledger.by_claim("claim")
+    row = replace(row, vlan=7, port=VfPort(pf, node.vf.index))
+    node.ledger.replan(Plan("claim", "team", "claim", (), (row,), (), joinable=False))
+    name = NetdevProbe().read()[pf].name
+    ip("link", "set", name, "vf", number, "vlan", "5")
+    yield node
+    ip("link", "set", name, "vf", number, "vlan", "0")
+
+
+def test_a_vf_is_in_its_networks_vlan_while_the_pod_has_it_and_in_its_own_afterwards(
+    in_vlan: Node, machine: dict[str, str]
+) -> None:
+    number, before = in_vlan.vf.index, in_vlan.home()
+    in_vlan.call("ADD")
+    assert tags(machine["nic0"])[number] == 7
+    assert {tag for vf, tag in tags(machine["nic0"]).items() if vf != number} == {0}
+    in_vlan.call("DEL")
+    assert tags(machine["nic0"])[number] == 5
+    assert in_vlan.home() == before
+
+
+def test_a_vlan_is_restored_when_the_pods_namespace_died(in_vlan: Node, machine: dict[str, str]) -> None:
+    in_vlan.call("ADD")
+    ip("netns", "delete", "pod")
+    in_vlan.engine.sweep()
+    assert tags(machine["nic0"])[in_vlan.vf.index] == 5
+    assert in_vlan.ledger.unsettled() == []
 
 
 def test_the_kernel_returns_the_vf_of_a_deleted_namespace_under_the_pods_name_and_sweep_renames_it(
