@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -23,6 +23,7 @@ from controller.books import node_of
 from controller.equal import Standing
 from controller.nearest import Change, Question, changes
 from controller.nodes import Group, NodeRecord
+from controller.pod_rules import neighbour
 from controller.quest import Quest
 from controller.settings import PlacementSettings
 from controller.state import ClusterState
@@ -122,8 +123,10 @@ class Chooser:
         Raises:
             TandemError: something about the claims is wrong, wherever they would go.
         """
-        shape = self._answers.shape(quest)
         fits = _Fits(self._state, quest)
+        if fits.looks_around:  # what changed elsewhere may have opened any node
+            quest = replace(quest, since=0)
+        shape = self._answers.shape(quest)
         best: tuple[int, tuple[int, ...], str, Allocation] | None = None
         refusals, permanent, found = 0, 0, 0
         for answer, names in self._asked(shape, quest):
@@ -289,6 +292,15 @@ class _Fits:
         self._state = state
         self._quest = quest
         self._requests = fit.pod_requests(quest.pod)
+        drafted = quest.draft.pods if quest.draft is not None else {}
+        self._beside = [neighbour(pod, node) for node, pods in drafted.items() for pod in pods]
+        bound = bool(quest.pod.spec.node_name)  # past kube-scheduler and its filters
+        self._around = None if bound else state.neighbours.ask(quest.pod, self._beside)
+
+    @property
+    def looks_around(self) -> bool:
+        """Whether a node does may depend on other nodes."""
+        return self._around is not None and self._around.looks_around
 
     def first(self, names: Iterable[str]) -> tuple[int, str] | None:
         """The first node that the pod fits with the fewest sharers left out, and how many those are."""
@@ -319,7 +331,10 @@ class _Fits:
                 return f"claim {claim.metadata.name} of the pod is allocated elsewhere"
         if quest.pod.spec.node_name:
             return fit.repelled(quest.pod, node)
-        return fit.why_not(quest.pod, node, self._requests, self._used(record, (quest.pod,)))
+        reason = fit.why_not(quest.pod, node, self._requests, self._used(record, (quest.pod,)))
+        if reason is None and self._around is not None:
+            return self._around.why_not(node)
+        return reason
 
     def _used(self, record: NodeRecord, beside: Iterable[Pod]) -> fit.Amounts:
         """What all others take of the node."""
@@ -334,11 +349,16 @@ class _Fits:
             return 0
         used = dict(self._used(record, (pod, *sharers)))
         fit.add(used, self._requests)
+        beside = [*self._beside, neighbour(pod, record.name)]
         missing = 0
         for sharer in sharers:
             requests = fit.pod_requests(sharer)
-            if fit.why_not(sharer, record.node, requests, used) is None:
+            closed = fit.why_not(sharer, record.node, requests, used) or self._state.neighbours.why_not(
+                sharer, record.node, beside
+            )
+            if closed is None:
                 fit.add(used, requests)
+                beside.append(neighbour(sharer, record.name))
             else:
                 missing += 1
         return missing

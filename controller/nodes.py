@@ -101,6 +101,10 @@ class NodeIndex:
         self._changed.pop(name, None)
         self._changed[name] = None
 
+    def moved_on(self) -> None:
+        """What was refused for more than one node's sake may do now."""
+        self.generation += 1
+
     def since(self, generation: int) -> Iterator[NodeRecord]:
         """Nodes that changed for the better after this generation, the last first."""
         for name in reversed(self._changed):

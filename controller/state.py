@@ -15,7 +15,10 @@ from controller import fit
 from controller.allocator.capacity import Amounts
 from controller.allocator.model import DeviceId, NodeDevices
 from controller.books import Books, Duplicate, Held, Pool
+from controller.extended import Askers
+from controller.neighbours import Neighbours
 from controller.nodes import NodeIndex, NodeRecord
+from controller.pod_rules import neighbour
 from controller.pools import Pools
 from driver.kube.objects import (
     AllocationResult,
@@ -65,6 +68,9 @@ class ClusterState:
     books: Books = field(init=False)
     pools: Pools = field(init=False)
     index: NodeIndex = field(init=False)
+    neighbours: Neighbours = field(default_factory=Neighbours)
+    """Pods that have a node or are promised one."""
+    askers: Askers = field(default_factory=Askers)
     classes: dict[str, DeviceClass] = field(default_factory=dict)
     classes_generation: int = 0
     claims: dict[Key, ResourceClaim] = field(default_factory=dict)
@@ -79,6 +85,8 @@ class ClusterState:
     touched: set[Key] = field(default_factory=set)
     failures: list[Failure] = field(default_factory=list)
     duplicates: list[Duplicate] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    """Claims, by UID, to which another client gave devices that we manage."""
     gone: set[str] = field(default_factory=set)
     """UIDs whose tries are over: pods that were bound or left, claims that were reserved or left."""
 
@@ -159,6 +167,7 @@ class ClusterState:
 
     def apply_pod(self, old: Pod | None, new: Pod | None) -> None:
         """A pod changed. Pods in a final phase must not come here, but as deleted."""
+        self.askers.apply(old, new)
         if old is not None and new is not None and _same_to_us(old, new):
             return
         if old is not None:
@@ -205,7 +214,13 @@ class ClusterState:
         record.node = new
         if old is not None and new is not None and _placement_facts(old) == _placement_facts(new):
             return
+        self.neighbours.apply_node(record.name, new)
         self._republished(record.name)
+
+    def apply_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
+        """A namespace's labels changed; None: it is gone."""
+        self.neighbours.apply_namespace(name, labels)
+        self.index.moved_on()
 
     def apply_slice(self, old: ResourceSlice | None, new: ResourceSlice | None) -> None:
         """A slice changed. Those without our taint are kube-scheduler's, not ours."""
@@ -213,6 +228,9 @@ class ClusterState:
         if old is not None:
             concerned.append(self.pools.remove(old))
         if new is not None and (not self.managed_only or _is_managed(new)):
+            pool = new.spec.driver, new.spec.pool.name
+            if not self.pools.slices(pool):
+                self.foreign.extend(sorted(self.books.foreign(pool)))
             concerned.append(self.pools.put(new))
         names = {name for some in concerned for name in (self.nodes if some is None else some)}
         for name in names:
@@ -227,6 +245,7 @@ class ClusterState:
         if new is not None:
             self.classes[new.metadata.name] = new
         self.classes_generation += 1
+        self.askers.reconsider()
         for name in self.nodes:
             self.index.improved(name, devices=True)
         self.touched.update(self.claimants)
@@ -281,6 +300,7 @@ class ClusterState:
     def _add_pod(self, pod: Pod) -> None:
         if pod.spec.node_name:
             fit.add(self.index.record(pod.spec.node_name).used, fit.pod_requests(pod))
+            self._settled(pod, pod.spec.node_name)
         if pod.spec.resource_claims:
             key = _key(pod)
             self.claimants[key] = pod
@@ -293,6 +313,7 @@ class ClusterState:
     def _drop_pod(self, pod: Pod) -> None:
         if pod.spec.node_name:
             fit.add(self.index.record(pod.spec.node_name).used, fit.pod_requests(pod), -1)
+            self._left(pod)
         if pod.spec.resource_claims:
             key = _key(pod)
             self.claimants.pop(key, None)
@@ -302,11 +323,11 @@ class ClusterState:
                     if not self.users[claim]:
                         del self.users[claim]
             self.touched.add(key)
-        self._break_promise(pod.metadata.uid)
+        self._break_promise(pod)
 
     def _promise(self, pod: Pod) -> None:
         """Keep room for a pod that kube-scheduler nominated, or that an allocation pins to a node."""
-        self._break_promise(pod.metadata.uid)
+        self._break_promise(pod)
         if pod.spec.node_name or pod.metadata.deletion_timestamp:
             return
         node, priority = pod.status.nominated_node_name, pod.spec.priority or 0
@@ -318,12 +339,23 @@ class ClusterState:
         if node:
             self._promised_on[pod.metadata.uid] = node
             self.index.record(node).promised[pod.metadata.uid] = (priority, fit.pod_requests(pod))
+            self._settled(pod, node)
 
-    def _break_promise(self, uid: str) -> None:
-        node = self._promised_on.pop(uid, None)
+    def _break_promise(self, pod: Pod) -> None:
+        node = self._promised_on.pop(pod.metadata.uid, None)
         if node is not None:
-            del self.index.record(node).promised[uid]
+            del self.index.record(node).promised[pod.metadata.uid]
             self.index.improved(node)
+            if not pod.spec.node_name:
+                self._left(pod)
+
+    def _settled(self, pod: Pod, node: str) -> None:
+        if self.neighbours.put(neighbour(pod, node)):
+            self.index.moved_on()
+
+    def _left(self, pod: Pod) -> None:
+        if self.neighbours.drop(pod):
+            self.index.moved_on()
 
     def _settle(self, key: Key) -> None:
         """Forget the assumption as soon as the watch is at least as new as our write."""
@@ -343,6 +375,7 @@ class ClusterState:
         freed, duplicates = self.books.record(uid, allocation)
         self.duplicates.extend(duplicates)
         after = self.books.held(uid)
+        self._note_foreign(uid, before, after)
         for pool in {pool for held in (before, after) if held is not None for pool in held.pools}:
             self.index.rebooked(pool)
         for node in {node for pool in freed for node in self.index.concerned(pool)}:
@@ -350,6 +383,12 @@ class ClusterState:
         if before != after:
             for pod in [self.claimants[user] for user in self.users.get(key, ())]:
                 self._promise(pod)
+
+    def _note_foreign(self, uid: str, before: Held | None, after: Held | None) -> None:
+        if after is None or after.placement is not None or (before is not None and before.placement is None):
+            return
+        if any(uid in self.books.foreign(pool) and self.pools.slices(pool) for pool in after.pools):
+            self.foreign.append(uid)
 
     def _note_failure(self, old: ResourceClaim, new: ResourceClaim, before: Held) -> None:
         if new.status.allocation is not None or before.placement is None or before.node is None:
@@ -402,6 +441,7 @@ def _belongs(claim: ResourceClaim, pod: Pod) -> bool:
 def _same_to_us(old: Pod, new: Pod) -> bool:
     return (
         old.metadata.uid == new.metadata.uid
+        and old.metadata.labels == new.metadata.labels
         and old.spec == new.spec
         and old.metadata.deletion_timestamp == new.metadata.deletion_timestamp
         and old.status.nominated_node_name == new.status.nominated_node_name
