@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from controller.labels import EVERYTHING, NOTHING, Labels, Requirement, Selector, selector
@@ -102,8 +103,14 @@ def neighbour(pod: Pod, node: str = "") -> Neighbour:
         node=node or pod.spec.node_name,
         ending=pod.metadata.deletion_timestamp is not None,
         ports=host_ports(pod),
-        anti_affinity=_anti_affinity(pod),
+        anti_affinity=_shared(_anti_affinity(pod)),
     )
+
+
+@lru_cache(maxsize=4096)
+def _shared(terms: tuple[Term, ...]) -> tuple[Term, ...]:
+    """Equal terms of the pods of one owner are one object."""
+    return terms
 
 
 def newcomer(pod: Pod) -> Newcomer:
