@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from controller import decision
 from controller.actions import Action, Allocate, Clear, Cleared, Outcome, Tell, Write, Written
-from controller.addresses import RailSubnets
 from controller.allocator.cel import CelCache
 from controller.allocator.verdict import Allocation
 from controller.backoff import Backoff
 from controller.choice import Choice, Chooser
+from controller.gangs.book import GangBook
+from controller.gangs.joint import Joint, Placed
+from controller.gangs.membership import GangId
+from controller.gangs.turns import GangTurns, Wait
 from controller.ownership import Ownership
 from controller.quest import Quest
-from controller.queue import PlacementQueue, Turn
+from controller.queue import PlacementQueue
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Failure, Key
 from controller.wish import NoWish, Wish, Wishes, rank
@@ -31,20 +35,22 @@ log = logging.getLogger(__name__)
 
 _NEVER = float("inf")
 _TELL_AGAIN_SECONDS = 10.0
+_PARTED = "another claim of its pod did not stay on that node"
+_GANG_INCOMPLETE = "its gang cannot be completed on the same terms"
 
 
 class Placer:
     """Decides over a ClusterState, which its owner keeps true."""
 
-    def __init__(
-        self, state: ClusterState, settings: PlacementSettings, subnets: RailSubnets | None, cel: CelCache
-    ) -> None:
+    def __init__(self, state: ClusterState, settings: PlacementSettings, cel: CelCache) -> None:
         self._state = state
         self._settings = settings
-        self._subnets = subnets
         self._wishes = Wishes(state, Ownership(settings.driver_name, cel))
         self._chooser = Chooser(state, settings, cel)
         self._backoff = Backoff(settings.backoff)
+        self._book = GangBook(state, self._wishes)
+        joint = Joint(state, self._chooser, settings, cel)
+        self._gangs = GangTurns(state, self._book, joint, self._chooser, self._backoff)
         self._queue = PlacementQueue(
             sweep_seconds=settings.sweep_seconds, resync_seconds=settings.resync_seconds
         )
@@ -52,7 +58,7 @@ class Placer:
         self._clearing: set[str] = set()
         self._cleared_by_us: set[str] = set()
         self._nominated: dict[str, float] = {}
-        self._expired: set[Key] = set()
+        self._expired: dict[Key, str] = {}
         self._told: dict[str, tuple[str, float]] = {}
         self.counts: Counter[str] = Counter()
         """What happened so far, by name; for the metrics."""
@@ -85,21 +91,34 @@ class Placer:
             self._cleared_by_us.discard(uid)
             self._nominated.pop(uid, None)
         state.gone.clear()
+        gangs: set[GangId] = set()
         for key in state.touched:
+            gangs |= self._book.update(key)
             pod = state.claimants.get(key)
             if pod is None or pod.metadata.deletion_timestamp or pod.spec.scheduling_gates:
                 self._queue.remove(key)
-            else:
+            elif not self._book.has(key):
                 self._queue.add(key, rank(pod))
+            else:
+                self._queue.remove(key)
+                actions += self._alone(pod)
         state.touched.clear()
+        self._requeue(gangs)
         return actions
 
+    def apply_pod_group(self, key: Key, least: int | None) -> None:
+        """A PodGroup wants so many pods to start together (None: it is gone, or is about something else)."""
+        self._requeue(self._book.apply_pod_group(key, least))
+
     def step(self, now: float) -> list[Action]:
-        """What to do now: at most one pod's placement, and what is due to be taken back."""
+        """What to do now: at most one pod's or gang's placement, and what is due to be taken back."""
         actions = self._take_back(now)
         turn = self._queue.pop(now, self._state.generation)
-        if turn is not None:
-            actions += self._try(turn, now)
+        match turn and turn.item:
+            case GangId() as gang:
+                actions += self._try_gang(gang, now)
+            case (namespace, name) if turn is not None:
+                actions += self._try((namespace, name), turn.since, now)
         return actions
 
     def next_due(self) -> float | None:
@@ -143,8 +162,8 @@ class Placer:
 
     # One pod
 
-    def _try(self, turn: Turn, now: float) -> list[Action]:
-        pod = self._state.claimants.get(turn.pod)
+    def _try(self, key: Key, since: int, now: float) -> list[Action]:
+        pod = self._state.claimants.get(key)
         if pod is None:
             return []
         wish = self._wishes.of(pod)
@@ -155,7 +174,7 @@ class Placer:
         order = rank(pod)
         not_before = self._backoff.not_before(wish.subjects)
         if not_before > now:
-            self._queue.park(turn.pod, order, now, generation=None, full_at=not_before)
+            self._queue.park(key, order, now, generation=None, full_at=not_before)
             return []
         left_out = self._backoff.left_out(wish.subjects, now)
         generation = self._state.generation
@@ -167,7 +186,7 @@ class Placer:
                     wish.allocated,
                     sharers=tuple(self._wishes.sharers(wish)),
                     left_out=left_out,
-                    since=turn.since,
+                    since=since,
                 )
             )
             if choice.best is not None:
@@ -177,10 +196,10 @@ class Placer:
         self.counts["refusals"] += 1
         full_at = min(left_out.values(), default=_NEVER)
         actions: list[Action] = []
-        if not turn.since:
+        if not since:
             actions, full_at = self._unsatisfiable(wish, choice, now, full_at)
         woken_by = None if choice.permanent else generation
-        self._queue.park(turn.pod, order, now, generation=woken_by, full_at=full_at)
+        self._queue.park(key, order, now, generation=woken_by, full_at=full_at)
         return actions
 
     def _allocate(self, wish: Wish, node: str, allocation: Allocation) -> list[Action]:
@@ -190,12 +209,12 @@ class Placer:
             wish.wanted,
             allocation,
             driver_name=self._settings.driver_name,
-            subnets=self._subnets,
-            addresses_in_use=self._state.books.addresses,
+            networks=self._state.networks_of(wish.wanted),
+            addresses=self._state.books.addresses,
             names_in_use=taken_names,
             mtu=self._settings.mtu,
         )
-        for claim, result in list(composed):  # all of them or, where it raises, none
+        for claim, result in composed:
             self._state.assume(claim, result)
             writes.append(Write(claim, result))
             self._placing[claim.metadata.uid] = (
@@ -220,6 +239,54 @@ class Placer:
         objects: list[ResourceClaim | Pod] = [*wish.wanted, wish.pod]
         return [Tell(each, "Warning", "Unsatisfiable", message) for each in objects], full_at
 
+    # A gang
+
+    def _requeue(self, gangs: Iterable[GangId]) -> None:
+        for gang in gangs:
+            order = self._gangs.rank(gang)
+            if order is None:
+                self._queue.remove(gang)
+            else:
+                self._queue.add(gang, order)
+
+    def _alone(self, pod: Pod) -> list[Action]:
+        """A pod that asks for a gang, though nothing makes it a member of one."""
+        why, uid = self._book.alone(_key(pod)), pod.metadata.uid
+        if not why or self._told.get(uid, ("", 0.0))[0] == why:
+            return []
+        self._told[uid] = why, _NEVER
+        return [Tell(pod, "Warning", "GangConflict", why)]
+
+    def _try_gang(self, gang: GangId, now: float) -> list[Action]:
+        order = self._gangs.rank(gang)
+        look = self._gangs.look(gang, now)
+        if look is None or order is None:
+            return []
+        if not isinstance(look, Wait):
+            allocated = self._allocate_all(look)
+            if not isinstance(allocated, TandemError):
+                self._requeue([gang])  # it may have more members than its size
+                return allocated
+            look = self._gangs.refused(gang, str(allocated), now)
+        generation = self._state.generation if look.on_change else None
+        self._queue.park(gang, order, now, generation=generation, full_at=look.until)
+        self._expired.update(dict.fromkeys(look.take_back, _GANG_INCOMPLETE))
+        return list(look.tells)
+
+    def _allocate_all(self, places: Sequence[Placed]) -> list[Action] | TandemError:
+        """All, or none and why."""
+        actions: list[Action] = []
+        try:
+            for one in places:
+                actions += self._allocate(one.wish, one.node, one.allocation)
+        except TandemError as error:
+            for uid in (w.claim.metadata.uid for a in actions if isinstance(a, Allocate) for w in a.writes):
+                self._placing.pop(uid)
+                self._state.not_written(uid)
+            self._state.touched.difference_update(_key(one.wish.pod) for one in places)
+            return error
+        return actions
+
     # Taking back
 
     def _failed(self, failure: Failure, now: float) -> list[Action]:
@@ -232,7 +299,7 @@ class Placer:
             for claim in state.claims_of(pod) or ():
                 held = state.books.held(claim.metadata.uid)
                 if held is not None and held.node == failure.node and _key(claim) in state.unreserved:
-                    self._expired.add(_key(claim))
+                    self._expired[_key(claim)] = _PARTED
         if uid in self._cleared_by_us:
             self._cleared_by_us.discard(uid)
             return []
@@ -242,7 +309,7 @@ class Placer:
 
     def _take_back(self, now: float) -> list[Action]:
         state = self._state
-        due = [(key, "another claim of its pod did not stay on that node") for key in self._expired]
+        due = list(self._expired.items())
         self._expired.clear()
         seconds = self._settings.bind_timeout_seconds
         for key, unreserved_since in state.unreserved.items():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from controller.gangs.membership import GangId
 from controller.queue import PlacementQueue, Turn
 from controller.state import Key
 
@@ -21,7 +22,16 @@ def test_priority_goes_before_age_and_age_before_name() -> None:
     queue.add(pod("a-old"), rank("a-old"))
     queue.add(pod("urgent"), rank("urgent", priority=10, created="2026-01-03T00:00:00Z"))
     turns = [queue.pop(0.0, 1) for _ in range(5)]
-    assert [turn.pod[1] if turn else None for turn in turns] == ["urgent", "a-old", "b-old", "young", None]
+    expected = [Turn(pod(name), 0) for name in ("urgent", "a-old", "b-old", "young")]
+    assert turns == [*expected, None]
+
+
+def test_a_pod_and_a_gang_that_are_due_at_once_both_come() -> None:
+    queue = PlacementQueue()
+    gang = GangId("default", "Job", "train", "uid")
+    queue.park(gang, (0, "", ("default", "Job/train")), 0.0, generation=None, full_at=5.0)
+    queue.park(pod("p"), rank("p"), 0.0, generation=None, full_at=5.0)
+    assert [queue.pop(5.0, 1), queue.pop(5.0, 1)] == [Turn(gang, 0), Turn(pod("p"), 0)]
 
 
 def test_a_pod_added_twice_has_one_turn() -> None:

@@ -1,0 +1,343 @@
+"""A gang's members on nodes: the joint search asked about a real cluster, and its answer as allocations.
+
+Members that ask for the same are of one shape. A node's state is the Group that the index has it in, or would
+have it in with some members on it; so what one member does to a node is asked of the allocator once for all
+nodes in equal state, and kept. The search counts; then its answer is drafted node by node with the real
+devices, and a node that cannot take its members after all (devices that reach over several nodes, rules
+between pods) is left out and the search is asked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import combinations, islice
+
+from controller.allocator.candidates import Options
+from controller.allocator.cel import CelCache
+from controller.allocator.model import DeviceId, PoolDevice, add_amounts, shares_of
+from controller.allocator.traits import rail_of, type_of
+from controller.allocator.verdict import Allocation, Refusal
+from controller.answers import Answers, Shape
+from controller.choice import Chooser
+from controller.draft import Draft
+from controller.equal import Published, Standing
+from controller.gangs import search
+from controller.gangs.kinds import Band, Kind, kinds_of, most_nics, nic_rails, rail_mask, rails_in
+from controller.gangs.packing import Members
+from controller.nodes import Group
+from controller.quest import Quest
+from controller.settings import PlacementSettings
+from controller.state import ClusterState
+from controller.wish import Wish
+from driver.names import TYPE_NIC, TYPE_VF
+
+_KEPT = 50_000
+_DRAFTS = 32
+_RAIL_SETS = 4096
+"""More are not tried one by one: then only those that members would choose by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A member's place; `allocation` is of what its wish wants, with what those want who share a claim."""
+
+    wish: Wish
+    node: str
+    allocation: Allocation
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """Not all have room. `most` of them would have room at once, on those rails in that domain; `short` is a
+    member of the kind that has none.
+    """
+
+    most: int
+    short: Wish
+    rails: frozenset[int] | None
+    domain: str
+    gave_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Single:
+    """A node with a state of its own: a claim looks too closely, or something pins a member to it."""
+
+    node: str
+    standing: Standing
+
+
+_State = Group | _Single
+
+
+@dataclass(slots=True)
+class _Memo:
+    """What members do to nodes in equal state, and on which rails such nodes have free NICs."""
+
+    steps: dict[object, search.Taken[_State] | None] = field(default_factory=dict)
+    open_rails: dict[Group, int] = field(default_factory=dict)
+
+
+class Joint:
+    """Places several pods at once. Keeps answers; not thread-safe."""
+
+    def __init__(
+        self, state: ClusterState, chooser: Chooser, settings: PlacementSettings, cel: CelCache
+    ) -> None:
+        self._state = state
+        self._chooser = chooser
+        self._answers = Answers(
+            state, Options(driver=settings.driver_name, managed_only=state.managed_only), cel
+        )
+        self._memo = _Memo()
+
+    def place(self, band: Band) -> list[Placed] | NoRoom:
+        """All of them or none; members that share a claim that is not allocated yet have one place.
+
+        Raises:
+            TandemError: something about the claims is wrong, wherever they would go.
+        """
+        if len(self._memo.steps) + len(self._memo.open_rails) > _KEPT:
+            self._memo = _Memo()
+        return _Attempt(self._state, self._chooser, self._answers, self._memo, band).run()
+
+
+class _Attempt:
+    def __init__(
+        self,
+        state: ClusterState,
+        chooser: Chooser,
+        answers: Answers,
+        memo: _Memo,
+        band: Band,
+    ) -> None:
+        self._state = state
+        self._chooser = chooser
+        self._answers = answers
+        self._known, self._open = memo.steps, memo.open_rails
+        self._band = band
+        self._kinds = kinds_of(band)
+        self._closed: set[tuple[str, Members]] = set()
+
+    def run(self) -> list[Placed] | NoRoom:
+        groups = list(self._groups())
+        for kind in self._kinds:
+            kind.nics = self._nics(kind, groups)
+        room = [
+            sum(len(g.nodes) for g in groups if self.take(number, g.state, None) is not None)
+            for number in range(len(self._kinds))
+        ]
+        # Those that the fewest nodes would take are the most demanding.
+        self._kinds = [self._kinds[n] for n in sorted(range(len(room)), key=room.__getitem__)]
+        shapes = [search.Shape(len(kind.units), most_nics(kind)) for kind in self._kinds]
+        question = search.Question(shapes, groups, self._rail_sets(groups))
+        found = search.search(question, self)
+        for _ in range(_DRAFTS):
+            if isinstance(found, search.NotFound):
+                return self._no_room(found)
+            placed = self._drafted(found)
+            if placed is not None:
+                return placed
+            found = search.search(question, self)
+        return self._no_room(search.NotFound((0,) * len(shapes), "", None, gave_up=True))
+
+    # For the search
+
+    def take(self, shape: int, state: _State, rails: int | None) -> search.Taken[_State] | None:
+        """What one more member does to a node."""
+        kind = self._kinds[shape]
+        if kind.pin and not (isinstance(state, _Single) and state.node == kind.pin):
+            return None
+        asked = kind.shapes.get(rails)
+        if asked is None:
+            quest = replace(kind.quest, limits=kind.limits(rails))
+            asked = kind.shapes[rails] = self._answers.shape(quest)
+        if isinstance(state, _Single):  # what it publishes may change
+            return self._step(kind, asked, state)
+        key = (asked, state, kind.asking)
+        if key not in self._known:
+            self._known[key] = self._step(kind, asked, state)
+        return self._known[key]
+
+    def fits(self, node: str, members: Members) -> bool:
+        """Would kube-scheduler put these members there, devices aside?"""
+        if (node, members) in self._closed:
+            return False
+        draft = Draft()
+        for kind, count in zip(self._kinds, members, strict=True):
+            for unit in kind.units[:count]:
+                for wish in (unit.wish, *unit.followers):
+                    quest = replace(kind.quest, pod=wish.pod, allocated=wish.allocated, draft=draft)
+                    if self._chooser.why_not(quest, node) is not None:
+                        return False
+                    draft = draft.plus(node, wish.pod)
+        return True
+
+    def _step(self, kind: Kind, shape: Shape, state: _State) -> search.Taken[_State] | None:
+        answer = self._answer(shape, state)
+        if isinstance(state, _Single):
+            published, standing = self._state.nodes[state.node].published, state.standing
+        else:
+            published, standing = state.published, Standing(state.published.first(state.counts), state.shared)
+        if answer is None or published is None:
+            return None
+        after = _after(published, standing, answer)
+        *ranks, rank_cost, cost, _ = answer.score
+        rails = 0
+        for share, asks in zip(answer.claims, kind.asking, strict=True):
+            for rail in nic_rails(share.devices) if asks else ():
+                rails |= 0 if rail is None else 1 << rail
+        left: _State
+        if isinstance(state, _Single):
+            left = _Single(state.node, after)
+        else:
+            left = self._state.index.group_of(published, after)
+        return search.Taken(left, (sum(ranks) << 32) + rank_cost, cost, rails)
+
+    def _answer(self, shape: Shape, state: _State) -> Allocation | None:
+        if isinstance(state, _Single):
+            answer = self._answers.of_node(shape, self._state.nodes[state.node], state.standing)
+            return answer if isinstance(answer, Allocation) else None
+        known = self._answers.of_group(shape, state)
+        return known if isinstance(known, Allocation) else None
+
+    # Before and after it
+
+    def _groups(self) -> Iterator[search.Group[_State]]:
+        """Nodes by state and domain, the fullest first; those that members are pinned to by themselves."""
+        label, domain, left_out = self._band.within, self._band.terms.domain, self._band.left_out
+        pins = {kind.pin for kind in self._kinds if kind.pin}
+        shapes = [self._answers.shape(kind.quest) for kind in self._kinds]
+        for group in self._state.index.groups():
+            rails = self._open_rails(group)
+            shared = all(self._answers.of_group(shape, group) is not None for shape in shapes)
+            domains: dict[str, list[str]] = {}
+            for name in group.names:
+                record = self._state.nodes[name]
+                value = record.node.metadata.labels.get(label) if label and record.node is not None else ""
+                if name in left_out or value is None or (label and domain not in (None, value)):
+                    continue
+                if not shared or name in pins:
+                    yield search.Group(value, _Single(name, record.standing), (name,), rails)
+                else:
+                    domains.setdefault(value, []).append(name)
+            for value, names in domains.items():
+                yield search.Group(value, group, names, rails)
+
+    def _open_rails(self, group: Group) -> int:
+        """Rails with a free NIC."""
+        known = self._open.get(group)
+        if known is not None:
+            return known
+        mask = 0
+        for device, members, taken in _classes(group):
+            if type_of(device) in (TYPE_NIC, TYPE_VF) and taken < members:
+                rail = rail_of(device)
+                mask |= 0 if rail is None else 1 << rail
+        self._open[group] = mask
+        return mask
+
+    def _nics(self, kind: Kind, groups: Sequence[search.Group[_State]]) -> tuple[int, ...]:
+        """How many NICs each claim gets, as the first nodes that can take the member have it."""
+        shape = self._answers.shape(kind.quest)
+        for group in groups:
+            answer = self._answer(shape, group.state)
+            if answer is not None:
+                return tuple(len(list(nic_rails(share.devices))) for share in answer.claims)
+        return (0,) * len(kind.asking)
+
+    def _rail_sets(self, groups: Sequence[search.Group[_State]]) -> tuple[int | None, ...]:
+        """On which the gang may be, as bit masks."""
+        placed = self._band.terms.rails
+        most = max([most_nics(kind) for kind in self._kinds] + [nics for nics, _ in placed], default=0)
+        if not self._band.same_rails or not most:
+            return (None,)
+        for nics, rails in placed:
+            if nics == most:  # a claim with as many NICs as any has one on each of the gang's rails
+                return (rail_mask(rails),)
+        least = 0
+        for _, rails in placed:
+            least |= rail_mask(rails)
+        free = 0
+        for group in groups:
+            free |= group.rails
+        rest = list(rails_in(free & ~least))
+        sizes = range(max(0, 1 - least.bit_count()), most - least.bit_count() + 1)
+        sets: list[int] = []
+        for size in sizes:
+            for chosen in combinations(rest, size):
+                sets.append(least | rail_mask(chosen))
+                if len(sets) > _RAIL_SETS:
+                    return tuple(self._natural(groups, least))
+        return tuple(sets)
+
+    def _natural(self, groups: Sequence[search.Group[_State]], least: int) -> Iterator[int]:
+        """Rail sets that members would choose by themselves."""
+        seen: set[int] = set()
+        for group in groups:
+            for number in range(len(self._kinds)):
+                taken = self.take(number, group.state, None)
+                if taken is not None and taken.rails & least == least and taken.rails not in seen:
+                    seen.add(taken.rails)
+                    yield taken.rails
+
+    def _drafted(self, found: search.Found) -> list[Placed] | None:
+        """The way with real devices; None where a node cannot take its members, which is then closed."""
+        draft = Draft()
+        units = [iter(kind.units) for kind in self._kinds]
+        placed: list[Placed] = []
+        for node, members in found.places:
+            for kind, mine, count in zip(self._kinds, units, members, strict=True):
+                limits = kind.limits(found.rails)
+                for unit in islice(mine, count):
+                    wish = unit.wish
+                    quest = Quest(
+                        wish.pod, wish.wanted, wish.allocated, left_out=self._band.left_out,
+                        limits=limits, draft=draft,
+                    )  # fmt: skip
+                    answer = self._chooser.answer(quest, node)
+                    if isinstance(answer, Refusal) or self._chooser.why_not(quest, node) is not None:
+                        self._closed.add((node, members))
+                        return None
+                    draft = draft.plus(node, wish.pod, answer)
+                    for follower in unit.followers:
+                        draft = draft.plus(node, follower.pod)
+                    placed.append(Placed(wish, node, answer))
+        return placed
+
+    def _no_room(self, found: search.NotFound) -> NoRoom:
+        kind, most = next(
+            (k, n) for k, n in zip(self._kinds, found.most, strict=True) if n < len(k.units) or found.gave_up
+        )
+        return NoRoom(
+            most=sum(found.most),
+            short=kind.units[min(most, len(kind.units) - 1)].wish,
+            rails=frozenset(rails_in(found.rails)) if found.rails is not None else None,
+            domain=found.domain,
+            gave_up=found.gave_up,
+        )
+
+
+def _after(published: Published, standing: Standing, answer: Allocation) -> Standing:
+    """How a node stands with the answer's devices taken, too."""
+    taken = standing.taken
+    shared: dict[int, dict[str, Fraction]] = {at: dict(amounts) for at, amounts in standing.shared}
+    for share in answer.claims:
+        for result in share.result.devices.results:
+            if not result.admin_access and result.share_id is None:
+                _, position = published.place(DeviceId(result.driver, result.pool, result.device))
+                taken |= 1 << position
+        for device, amounts in shares_of(share.result):
+            _, position = published.place(device)
+            add_amounts(shared.setdefault(position, {}), amounts)
+    return Standing(taken, tuple((p, tuple(sorted(shared[p].items()))) for p in sorted(shared)))
+
+
+def _classes(group: Group) -> Iterator[tuple[PoolDevice, int, int]]:
+    """One device of each class of the group's nodes, how many there are, and how many are taken."""
+    devices = group.published.devices.devices
+    for members, taken in zip(group.published.classes, group.counts, strict=True):
+        if members[0] < len(devices):
+            yield devices[members[0]], len(members), taken

@@ -1,0 +1,241 @@
+"""A gang's turn: is it complete, and where does it go; if not, how long to wait, and what to say meanwhile.
+
+What is kept here is only how long a gang has waited and what was said of it, which a new controller may well
+begin anew. All that decides is read off the cluster (`controller.gangs.book`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from controller.actions import Tell
+from controller.allocator.limits import listed
+from controller.backoff import Backoff
+from controller.choice import Chooser
+from controller.gangs.book import GangBook, Roll
+from controller.gangs.joint import Joint, NoRoom, Placed
+from controller.gangs.kinds import Band, kinds_of
+from controller.gangs.membership import GangId
+from controller.quest import Quest
+from controller.queue import Rank
+from controller.state import ClusterState, Key
+from controller.wish import Wish, rank
+from driver.errors import TandemError
+
+_NEVER = float("inf")
+_NOWHERE: Mapping[str, float] = MappingProxyType({})
+_SETTLE_SECONDS = 2.0
+"""Members come one after the other; nothing is said of the first seconds."""
+_TELL_AGAIN_SECONDS = 10.0
+_LATE_FIRST_SECONDS, _LATE_LAST_SECONDS = 5.0, 300.0
+"""After its time-out a gang is looked at so often, at first and at last, whatever changes in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to place now. Look again at `until` (seconds), or, `on_change`, when the cluster changes.
+    Allocations of the claims in `take_back` are held in vain.
+    """
+
+    until: float = _NEVER
+    on_change: bool = False
+    tells: tuple[Tell, ...] = ()
+    take_back: tuple[Key, ...] = ()
+
+
+@dataclass(slots=True)
+class _Waiting:
+    since: float
+    deadline: float
+    timeouts: int = 0
+    told: object = None
+    told_at: float = -_NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class _Say:
+    """Something to tell; what it is about tells it from other things, its text may cost something."""
+
+    reason: str
+    about: object
+    text: Callable[[], str]
+
+
+class GangTurns:
+    """Decides over a GangBook. Not thread-safe."""
+
+    def __init__(
+        self, state: ClusterState, book: GangBook, joint: Joint, chooser: Chooser, backoff: Backoff
+    ) -> None:
+        self._state = state
+        self._book = book
+        self._joint = joint
+        self._chooser = chooser
+        self._backoff = backoff
+        self._waiting: dict[GangId, _Waiting] = {}
+
+    def rank(self, gang: GangId) -> Rank | None:
+        """When it is its turn: by its highest priority; among equals a gang that holds something comes first,
+        so that what is free goes to gangs that cannot go back. None where no member is left.
+        """
+        pods = self._book.pods(gang)
+        if not pods:
+            self._waiting.pop(gang, None)
+            return None
+        first = rank(pods[0])
+        started = any(
+            self._state.allocation_of(claim) for pod in pods for claim in self._state.claims_of(pod) or ()
+        )
+        return first[0], "" if started else first[1], (gang.namespace, f"{gang.kind}/{gang.name}/{gang.uid}")
+
+    def look(self, gang: GangId, now: float) -> Sequence[Placed] | Wait | None:
+        """Places for all members that are to go together now, or what to wait for; None: for nothing."""
+        roll = self._book.roll(gang)
+        if roll is None or not roll.waiting:
+            self._waiting.pop(gang, None)
+            return None
+        waiting = self._waiting.get(gang)
+        if waiting is None:
+            waiting = _Waiting(now, now + roll.gang.timeout_seconds)
+            self._waiting[gang] = waiting
+        if roll.conflict:
+            say = _Say("GangConflict", roll.conflict, lambda: f"{gang}: {roll.conflict}")
+            tells, again = self._told(roll, waiting, now, say, late=False)
+            return Wait(again, tells=tells)
+        if roll.missing:
+            return self._incomplete(roll, waiting, now)
+        subjects = [uid for wish in roll.waiting[: roll.next] for uid in wish.subjects]
+        not_before = self._backoff.not_before(subjects)
+        if not_before > now:
+            return Wait(until=not_before)
+        left_out = self._backoff.left_out(subjects, now)
+        refusal: NoRoom | str = ""
+        for wishes in _together(roll):
+            band = Band(wishes, roll.asking, roll.gang.same_rails, roll.gang.within, roll.terms, left_out)
+            try:
+                placed = self._joint.place(band)
+            except TandemError as error:
+                refusal = refusal or str(error)
+                continue
+            if not isinstance(placed, NoRoom):
+                return placed
+            refusal = refusal or placed
+        return self.refused(gang, refusal, now, left_out)
+
+    def refused(
+        self,
+        gang: GangId,
+        why: NoRoom | str,
+        now: float,
+        left_out: Mapping[str, float] = MappingProxyType({}),
+    ) -> Wait:
+        """All are there but cannot be placed; what members hold that nobody has reserved goes back."""
+        roll, waiting = self._book.roll(gang), self._waiting.get(gang)
+        if roll is None or waiting is None:
+            return Wait()
+        back = tuple(self._unreserved(roll)) if len(roll.allocated) < roll.size else ()
+        late = self._is_late(roll, waiting, now)
+        say = _Say(
+            "Unsatisfiable",
+            why,
+            lambda: f"{gang}: {why if isinstance(why, str) else self._room(roll, why, left_out)}",
+        )
+        tells, again = self._told(roll, waiting, now, say, late=late)
+        if waiting.timeouts:
+            pause = min(_LATE_FIRST_SECONDS * 2 ** (waiting.timeouts - 1), _LATE_LAST_SECONDS)
+            return Wait(min(now + pause, waiting.deadline), False, tells, back)
+        return Wait(min(*left_out.values(), again, waiting.deadline), True, tells, back)
+
+    def _incomplete(self, roll: Roll, waiting: _Waiting, now: float) -> Wait:
+        there = len(roll.allocated) + len(roll.waiting)
+        text = f"waits for its gang, {roll.id}: {there} of {roll.size} members are there"
+        if roll.held_up:
+            pod, reason = roll.held_up[0]
+            text += f"; pod {pod.metadata.name}: {reason}"
+        late = self._is_late(roll, waiting, now)
+        settled = waiting.since + _SETTLE_SECONDS
+        if now < settled and not late:
+            return Wait(until=min(settled, waiting.deadline))
+        tells, again = self._told(roll, waiting, now, _Say("GangIncomplete", text, lambda: text), late=late)
+        return Wait(min(again, waiting.deadline), tells=tells)
+
+    # Saying why
+
+    def _is_late(self, roll: Roll, waiting: _Waiting, now: float) -> bool:
+        """Its time is over, once more: each time after twice as long."""
+        if now < waiting.deadline:
+            return False
+        waiting.timeouts += 1
+        waiting.deadline = now + roll.gang.timeout_seconds * 2**waiting.timeouts
+        return True
+
+    def _told(
+        self, roll: Roll, waiting: _Waiting, now: float, say: _Say, *, late: bool
+    ) -> tuple[tuple[Tell, ...], float]:
+        """To all members that wait, but what changes only so often; and when there is more to say."""
+        reason, text = say.reason, ""
+        if late:
+            reason, text = "GangTimedOut", f"after {now - waiting.since:.0f} s: "
+        elif say.about == waiting.told:
+            return (), _NEVER
+        elif now < waiting.told_at + _TELL_AGAIN_SECONDS:
+            return (), waiting.told_at + _TELL_AGAIN_SECONDS
+        waiting.told, waiting.told_at = say.about, now
+        text += say.text()
+        if reason == "GangIncomplete":
+            return tuple(Tell(wish.pod, "Normal", reason, text) for wish in roll.waiting), _NEVER
+        return tuple(Tell(wish.pod, "Warning", reason, text) for wish in roll.waiting), _NEVER
+
+    def _room(self, roll: Roll, room: NoRoom, left_out: Mapping[str, float]) -> str:
+        """Why there is no room, and the least that would have to change."""
+        members = min(roll.next, len(roll.waiting))
+        if room.gave_up:
+            return f"the search for {members} places gave up"
+        name = room.short.pod.metadata.name
+        if not room.most:
+            short = room.short
+            choice = self._chooser.choose(Quest(short.pod, short.wanted, short.allocated, left_out=left_out))
+            if choice.best is None:
+                nearest = self._chooser.nearest(short.wanted, choice)
+                return f"pod {name} has no room: {choice.why_not}{nearest}"
+        where = [f"on {listed(room.rails)}"] if room.rails else []
+        where += [f"with {roll.gang.within}={room.domain}"] if roll.gang.within and room.domain else []
+        if roll.terms.rails or roll.terms.domain:
+            where.append("as its other members are")
+        text = " ".join([f"{room.most} of {members} members have room at once", *where])
+        return f"{text}; pod {name} has none{self._nearest(roll, room, left_out)}"
+
+    def _nearest(self, roll: Roll, room: NoRoom, left_out: Mapping[str, float]) -> str:
+        """Which word of the gang's would have to be another."""
+        gang = roll.gang
+        band = Band(roll.waiting[: roll.next], roll.asking, gang.same_rails, gang.within, left_out=left_out)
+        kinder = [("rails: any", replace(band, same_rails=False))] if gang.same_rails else []
+        if gang.within:
+            kinder.append((f"to leave out within: {gang.within}", replace(band, within="")))
+        for change, other in kinder:
+            if not isinstance(self._joint.place(other), NoRoom):
+                return f"; nearest: {change} would do"
+        if room.most >= 2 and not roll.allocated:  # no gang is smaller
+            return f"; nearest: size: {room.most} would do"
+        return ""
+
+    # What is held in vain
+
+    def _unreserved(self, roll: Roll) -> Iterator[Key]:
+        """Claims of members that are allocated, and that no pod has reserved."""
+        for pod in (*roll.allocated, *(wish.pod for wish in roll.waiting)):
+            for claim in self._state.claims_of(pod) or ():
+                key = claim.metadata.namespace, claim.metadata.name
+                if key in self._state.unreserved:
+                    yield key
+
+
+def _together(roll: Roll) -> Iterator[Sequence[Wish]]:
+    """What is to be placed together: all that make the size full, or else any one of those that are more."""
+    if len(roll.allocated) < roll.size:
+        yield roll.waiting[: roll.next]
+    else:
+        for kind in kinds_of(Band(roll.waiting, roll.asking)):
+            yield (kind.units[0].wish,)

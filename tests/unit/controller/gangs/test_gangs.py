@@ -1,0 +1,394 @@
+"""What users are promised of gangs, over the controller's decisions as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Network
+
+import msgspec
+import pytest
+
+from controller.addresses import RailSubnets
+from controller.placement import Placer
+from controller.state import ClusterState
+from tests.unit.controller.gangs.troop import (
+    a_cluster,
+    bind,
+    gang_claim,
+    join,
+    leave,
+    members,
+    nodes_of,
+    of_job,
+    rails_of,
+)
+from tests.unit.controller.model import CEL, ModelCluster
+from tests.unit.controller.test_placement import wish
+from tests.unit.controller.things import a_claim, a_node, a_pod, an_inventory, slices_of
+
+BLOCK = "topology.kubernetes.io/block"
+
+
+def test_nobody_is_placed_before_all_are_there_and_each_is_told_how_many_are_missing() -> None:
+    cluster = a_cluster()
+    join(cluster, "a", *members("a", 3))
+    cluster.wait(5)
+    assert cluster.allocated == []
+    (message,) = cluster.messages("a-0", "GangIncomplete")
+    assert message == "waits for its gang, Job a: 3 of 4 members are there"
+    join(cluster, "a", "a-3")
+    cluster.run()
+    assert len(cluster.allocated) == 4
+    assert {at for at, _, _ in cluster.allocated} == {5.0}, "all in one turn"
+
+
+def test_members_that_come_at_once_are_placed_without_a_word() -> None:
+    cluster = a_cluster()
+    join(cluster, "a", *members("a", 4))
+    cluster.wait(5)
+    assert cluster.reasons("a-0") == []
+    assert None not in nodes_of(cluster, members("a", 4))
+
+
+def test_all_members_are_on_the_same_rails_on_as_few_nodes_as_can_be() -> None:
+    cluster = a_cluster(4, pairs=4, vfs=2)
+    join(cluster, "a", *members("a", 4))
+    cluster.run()
+    rails = [rails_of(cluster, name) for name in members("a", 4)]
+    assert all(one == rails[0] and len(one) == 1 for one in rails)
+    # a rail has one GPU beside it on each node, so the best tiers take a node for each member
+    assert len(set(nodes_of(cluster, members("a", 4)))) == 4
+
+
+def test_with_any_rails_they_share_a_node() -> None:
+    cluster = a_cluster(4, pairs=4, vfs=2)
+    join(cluster, "a", *members("a", 4), rails="any")
+    cluster.run()
+    assert len(set(nodes_of(cluster, members("a", 4)))) == 1
+
+
+def test_where_no_set_of_rails_has_room_for_all_nobody_is_placed_and_the_nearest_change_is_told() -> None:
+    cluster = ModelCluster()
+    inventory = an_inventory(pairs=2, vfs=1)
+    for nic in inventory.nics:
+        cluster.add_node(a_node(f"n{nic.rail}"), slices_of(f"n{nic.rail}", replace(inventory, nics=(nic,))))
+    join(cluster, "a", *members("a", 2), size=2)
+    cluster.wait(5)
+    assert cluster.allocated == []
+    (message,) = cluster.messages("a-0", "Unsatisfiable")
+    assert "1 of 2 members have room at once on rail 0; pod a-1 has none" in message
+    assert message.endswith("nearest: rails: any would do")
+
+
+def test_within_a_label_all_are_in_one_domain_and_nodes_without_it_do_not_count() -> None:
+    labels = [{BLOCK: "x"}, {BLOCK: "y"}, {BLOCK: "y"}, {}]
+    cluster = a_cluster(4, pairs=1, vfs=1, labels=labels)
+    join(cluster, "a", *members("a", 2), size=2, within=BLOCK)
+    cluster.run()
+    assert sorted(map(str, nodes_of(cluster, members("a", 2)))) == ["n1", "n2"]
+    join(cluster, "b", *members("b", 2), size=2, within=BLOCK)
+    cluster.wait(5)
+    assert nodes_of(cluster, members("b", 2)) == [None, None]
+    (message,) = cluster.messages("b-0", "Unsatisfiable")
+    assert f"nearest: to leave out within: {BLOCK} would do" in message
+
+
+def test_a_member_that_comes_back_joins_on_the_rails_and_in_the_domain_of_the_others() -> None:
+    labels = [{BLOCK: "xxyy"[i]} for i in range(4)]
+    cluster = a_cluster(4, pairs=4, vfs=2, labels=labels)
+    join(cluster, "a", *members("a", 2), size=2, within=BLOCK)
+    cluster.run()
+    bind(cluster, *members("a", 2))
+    terms = rails_of(cluster, "a-0"), labels[int((nodes_of(cluster, ["a-0"])[0] or "")[1])]
+    leave(cluster, "a-1")
+    cluster.run()
+    join(cluster, "a", "a-1", size=2, within=BLOCK)
+    cluster.run()
+    (node,) = nodes_of(cluster, ["a-1"])
+    assert node is not None
+    assert (rails_of(cluster, "a-1"), labels[int(node[1])]) == terms
+
+
+def test_a_member_that_cannot_come_back_on_the_same_terms_waits_and_says_so() -> None:
+    cluster = a_cluster(2, pairs=2, vfs=1)
+    join(cluster, "a", *members("a", 2), size=2, require="PIX")
+    cluster.run()
+    bind(cluster, *members("a", 2))
+    (rail,) = rails_of(cluster, "a-0")
+    leave(cluster, "a-1")
+    join(cluster, "c", "c-0", "c-1", "c-2", size=3, rails="any")  # takes all that is left
+    cluster.run()
+    bind(cluster, "c-0", "c-1", "c-2")
+    join(cluster, "a", "a-1", size=2, require="PIX")
+    cluster.wait(5)
+    assert nodes_of(cluster, ["a-1"]) == [None]
+    assert cluster.messages("a-1", "Unsatisfiable")
+    leave(cluster, *members("c", 3))
+    cluster.wait(2)
+    assert rails_of(cluster, "a-1") == {rail}
+
+
+def test_a_new_controller_knows_the_terms_at_once() -> None:
+    cluster = a_cluster(4, pairs=4, vfs=2)
+    join(cluster, "a", *members("a", 2), size=2)
+    cluster.run()
+    bind(cluster, *members("a", 2))
+    rails = rails_of(cluster, "a-0")
+    leave(cluster, "a-1")
+    restart(cluster)
+    join(cluster, "a", "a-1", size=2)
+    cluster.run()
+    assert rails_of(cluster, "a-1") == rails
+
+
+def restart(cluster: ModelCluster) -> None:
+    """Another process takes over: it lists what there is."""
+    old = cluster.state
+    cluster.state = ClusterState(cluster.settings.driver_name)
+    cluster.placer = Placer(cluster.state, cluster.settings, cluster.subnets, CEL)
+    for device_class in old.classes.values():
+        cluster.state.apply_class(None, device_class)
+    for record in old.nodes.values():
+        cluster.state.apply_node(None, record.node)
+    for pool in [pool for record in old.nodes.values() for pool in record.pools]:
+        for published in old.pools.slices(pool):
+            cluster.state.apply_slice(None, published)
+    for claim in cluster.claims.values():
+        cluster.state.apply_claim(None, claim, cluster.now)
+    for pod in cluster.pods.values():
+        cluster.state.apply_pod(None, pod)
+    cluster.on_the_way.clear()
+
+
+def test_a_gang_half_written_by_a_controller_that_died_is_completed_on_its_rails() -> None:
+    cluster = a_cluster(4, pairs=4, vfs=2, slow=True)
+    join(cluster, "a", *members("a", 4))
+    cluster.run()
+    lost = cluster.on_the_way[2:]
+    cluster.on_the_way = cluster.on_the_way[:2]
+    cluster.deliver()
+    assert len(lost) == 2
+    restart(cluster)
+    cluster.slow = False
+    cluster.run()
+    assert None not in nodes_of(cluster, members("a", 4))
+    assert len({frozenset(rails_of(cluster, name)) for name in members("a", 4)}) == 1
+
+
+def test_what_nobody_has_reserved_goes_back_when_the_rest_cannot_be_had_on_the_same_terms() -> None:
+    cluster = a_cluster(2, pairs=1, vfs=1)
+    join(cluster, "a", *members("a", 2), size=2)
+    cluster.run()
+    first, second = nodes_of(cluster, members("a", 2))
+    assert {first, second} == {"n0", "n1"}
+    cluster.give_back("a-1-claim")  # kube-scheduler: it does not fit there, and there is no other node
+    cluster.wait(3)
+    assert nodes_of(cluster, members("a", 2)) == [None, None]
+    assert any("cannot be completed" in m for m in cluster.messages("a-0-claim", "TakenBack"))
+
+
+def test_what_runs_is_never_taken_back() -> None:
+    cluster = a_cluster(2, pairs=1, vfs=1)
+    join(cluster, "a", *members("a", 2), size=2)
+    cluster.run()
+    bind(cluster, "a-0")
+    cluster.give_back("a-1-claim")
+    cluster.wait(10)
+    assert nodes_of(cluster, ["a-0"]) != [None]
+    assert "TakenBack" not in cluster.reasons("a-0-claim")
+
+
+def test_a_failed_write_leaves_the_others_and_the_member_follows_on_their_rails() -> None:
+    cluster = a_cluster(4, pairs=4, vfs=2, slow=True)
+    join(cluster, "a", *members("a", 4))
+    cluster.run()
+    failing = cluster.on_the_way.pop()
+    cluster.deliver()
+    cluster.on_the_way = [failing]
+    cluster.deliver(refuse="no")
+    cluster.slow = False
+    cluster.wait(3)
+    assert None not in nodes_of(cluster, members("a", 4))
+    assert len({frozenset(rails_of(cluster, name)) for name in members("a", 4)}) == 1
+
+
+def test_of_two_gangs_that_fit_one_after_the_other_one_is_placed_whole_and_then_the_other() -> None:
+    cluster = a_cluster(4, pairs=1, vfs=1)
+    for first, second in zip(members("a", 3), members("b", 3), strict=True):
+        join(cluster, "a", first, size=3)
+        join(cluster, "b", second, size=3)
+    cluster.wait(2)
+    placed = [job for job in "ab" if None not in nodes_of(cluster, members(job, 3))]
+    (first,) = placed
+    other = "b" if first == "a" else "a"
+    assert nodes_of(cluster, members(other, 3)) == [None] * 3
+    bind(cluster, *members(first, 3))
+    leave(cluster, *members(first, 3))
+    cluster.wait(2)
+    assert None not in nodes_of(cluster, members(other, 3))
+
+
+def test_two_members_that_are_missing_come_back_together_or_wait() -> None:
+    """Else two gangs, each with one of two lost members back, could hold the room of each other's second."""
+    cluster = a_cluster(4, pairs=1, vfs=1)
+    for job in "ab":
+        join(cluster, job, *members(job, 2), size=2)
+    cluster.run()
+    bind(cluster, *members("a", 2), *members("b", 2))
+    leave(cluster, *members("a", 2))
+    join(cluster, "a", "a-0", size=2)
+    cluster.wait(5)
+    assert nodes_of(cluster, ["a-0"]) == [None]
+    join(cluster, "a", "a-1", size=2)
+    cluster.run()
+    assert None not in nodes_of(cluster, members("a", 2))
+
+
+def test_a_gang_that_holds_something_goes_before_an_older_one_of_its_priority() -> None:
+    cluster = a_cluster(2, pairs=1, vfs=1)
+    join(cluster, "b", *members("b", 2), size=2)
+    cluster.run()
+    bind(cluster, *members("b", 2))
+    join(cluster, "a", *members("a", 2), size=2)
+    for name in members("a", 2):  # older than b
+        pod = cluster.pods[name]
+        meta = msgspec.structs.replace(pod.metadata, creation_timestamp="2020-01-01T00:00:00Z")
+        cluster.put_pod(msgspec.structs.replace(pod, metadata=meta))
+    leave(cluster, "b-1")
+    join(cluster, "b", "b-1", size=2)
+    cluster.wait(1)
+    assert nodes_of(cluster, ["b-1"]) != [None]
+
+
+def test_after_its_timeout_a_gang_says_what_is_missing_and_goes_on_waiting_more_and_more_rarely() -> None:
+    cluster = a_cluster(2, pairs=1, vfs=1)
+    join(cluster, "a", *members("a", 3), size=3, timeoutSeconds=60)
+    cluster.wait(59, step=1)
+    assert cluster.messages("a-0", "GangTimedOut") == []
+    cluster.wait(2, step=1)
+    (message,) = cluster.messages("a-0", "GangTimedOut")
+    assert message.startswith("after 60 s: Job a: 2 of 3 members have room at once")
+    assert message.endswith("nearest: size: 2 would do")
+    cluster.wait(900, step=5)
+    assert len(cluster.messages("a-0", "GangTimedOut")) == 4, "after 60, 180, 420 and 900 s"
+    cluster.add_node(a_node("late"), slices_of("late", an_inventory(1, 1)))
+    cluster.wait(45, step=1)
+    assert len(cluster.allocated) == 3
+
+
+def test_an_incomplete_gang_times_out_too() -> None:
+    cluster = a_cluster()
+    join(cluster, "a", "a-0", size=4, timeoutSeconds=30)
+    cluster.wait(31, step=1)
+    (message,) = cluster.messages("a-0", "GangTimedOut")
+    assert message == "after 30 s: waits for its gang, Job a: 1 of 4 members are there"
+
+
+def test_a_gang_that_waits_holds_nobody_else_up() -> None:
+    cluster = a_cluster(2, pairs=1, vfs=1)
+    join(cluster, "a", *members("a", 4))
+    wish(cluster, "single")
+    cluster.run()
+    assert cluster.node_of("single-claim") is not None
+
+
+def test_more_members_than_the_size_join_one_by_one_on_the_same_rails() -> None:
+    cluster = a_cluster(3, pairs=2, vfs=1)
+    join(cluster, "a", *members("a", 5), size=2, require="PIX")
+    cluster.wait(1)
+    placed = [name for name in members("a", 5) if cluster.node_of(f"{name}-claim")]
+    assert len(placed) == 3, "a node has one pair on the rail"
+    assert len({frozenset(rails_of(cluster, name)) for name in placed}) == 1
+
+
+def test_members_that_say_different_things_wait_and_are_told_which() -> None:
+    cluster = a_cluster()
+    join(cluster, "a", "a-0", size=2)
+    join(cluster, "a", "a-1", size=3)
+    cluster.wait(1)
+    assert cluster.allocated == []
+    (message,) = cluster.messages("a-0", "GangConflict")
+    assert message == "Job a: gang.size is 2 in pod a-0 and 3 in pod a-1; right is the same in all"
+
+
+def test_a_pod_that_asks_for_a_gang_and_has_none_is_told_what_would_make_it_a_member() -> None:
+    cluster = a_cluster()
+    cluster.put_claim(gang_claim("p-claim", "claim-1", size=2))
+    cluster.put_pod(a_pod("p", ["p-claim"]))
+    cluster.wait(1)
+    assert cluster.allocated == []
+    (message,) = cluster.messages("p", "GangConflict")
+    assert "tandem-dra.io/gang" in message
+
+
+def test_a_pod_group_gives_the_size() -> None:
+    cluster = a_cluster()
+    for index in range(2):
+        cluster.put_claim(gang_claim(f"p{index}-claim", f"claim-{index}"))
+        cluster.put_pod(a_pod(f"p{index}", [f"p{index}-claim"], schedulingGroup={"podGroupName": "pg"}))
+    cluster.wait(1)
+    assert "no gang.size is given" in cluster.messages("p0", "GangConflict")[0]
+    cluster.placer.apply_pod_group(("default", "pg"), 2)
+    cluster.run()
+    assert cluster.node_of("p0-claim") is not None
+    assert cluster.node_of("p1-claim") is not None
+
+
+def test_a_leader_without_nics_and_workers_with_them_are_one_gang() -> None:
+    cluster = a_cluster(3, pairs=2, vfs=1)
+    cluster.put_claim(gang_claim("lead-claim", "claim-lead", gpus=2, nics=0, size=3))
+    cluster.put_pod(of_job(a_pod("lead", ["lead-claim"]), "a"))
+    join(cluster, "a", "w-0", size=3)
+    cluster.wait(1)
+    assert cluster.allocated == []
+    join(cluster, "a", "w-1", size=3)
+    cluster.run()
+    assert cluster.node_of("lead-claim") is not None
+    assert rails_of(cluster, "w-0") == rails_of(cluster, "w-1")
+
+
+def test_members_that_share_a_claim_go_to_one_node_with_it() -> None:
+    cluster = a_cluster()
+    cluster.put_claim(gang_claim("shared", "claim-s", size=2))
+    for index in range(2):
+        cluster.put_pod(of_job(a_pod(f"p{index}", ["shared"]), "a"))
+    cluster.run()
+    assert cluster.node_of("shared") is not None
+    assert len(cluster.allocated) == 1
+
+
+def test_members_that_need_cpu_go_where_it_is() -> None:
+    cluster = ModelCluster()
+    for name, cpu in (("a", "2"), ("b", "16"), ("c", "2")):
+        cluster.add_node(a_node(name, cpu=cpu), slices_of(name, an_inventory(4, 4)))
+    for index in range(2):
+        cluster.put_claim(gang_claim(f"p{index}-claim", f"claim-{index}", size=2))
+        cluster.put_pod(of_job(a_pod(f"p{index}", [f"p{index}-claim"], cpu="7"), "j"))
+    cluster.run()
+    assert nodes_of(cluster, ["p0", "p1"]) == ["b", "b"]
+
+
+def test_where_an_address_is_missing_for_one_member_none_is_placed() -> None:
+    cluster = a_cluster(4, pairs=1, vfs=1, subnets=RailSubnets(IPv4Network("10.0.0.0/29"), 30))
+    join(cluster, "a", *members("a", 3), size=3)
+    cluster.wait(3)
+    assert nodes_of(cluster, members("a", 3)) == [None] * 3
+    assert cluster.state.assumed == {}
+    assert "no free address" in cluster.messages("a-0", "Unsatisfiable")[0]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2)])
+def test_the_order_in_which_members_come_does_not_matter(order: tuple[int, ...]) -> None:
+    cluster = a_cluster()
+    for number in order:
+        join(cluster, "a", f"a-{number}")
+        cluster.wait(1)
+    assert None not in nodes_of(cluster, members("a", 4))
+
+
+def test_a_claim_that_says_nothing_of_a_gang_is_placed_at_once_whoever_owns_its_pod() -> None:
+    cluster = a_cluster()
+    cluster.put_claim(a_claim("p-claim"))
+    cluster.put_pod(of_job(a_pod("p", ["p-claim"]), "j"))
+    cluster.run()
+    assert cluster.node_of("p-claim") is not None
