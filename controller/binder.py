@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from controller.actions import Allocate, Clear, Cleared, NotWritten, Outcome, Write, Written
-from driver.errors import KubeConflictError, KubeError, KubeUnavailableError
+from driver.errors import KubeConflictError, KubeError, KubeRefusedError, KubeUnavailableError
 from driver.kube import paths
 from driver.kube.client import KubeClient
 from driver.kube.objects import AllocationResult, ResourceClaim
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _CONFLICTS = 5
 _PAUSE_LAST_SECONDS = 5.0
+_INVALID = 422
 
 
 class Binder:
@@ -89,8 +90,9 @@ class Binder:
                             return Written(uid, claim.metadata.resource_version)
                         return NotWritten(uid, "the claim was allocated by another client")
                 if CLAIM_FINALIZER not in claim.metadata.finalizers:
-                    finalizers = [*claim.metadata.finalizers, CLAIM_FINALIZER]
-                    claim = self._patch(claim, {"finalizers": finalizers}, None)
+                    claim = self._protect(claim)
+                    if claim.metadata.uid != uid:
+                        return NotWritten(uid, "the claim is gone")
                 claim = self._patch(claim, {}, {"allocation": self._stamped(write.allocation)})
                 return Written(uid, claim.metadata.resource_version)
             except _NotLeadingError:
@@ -120,6 +122,18 @@ class Binder:
         except KubeError as error:
             return Cleared(claim.metadata.uid, str(error))
         return Cleared(claim.metadata.uid)
+
+    def _protect(self, claim: ResourceClaim) -> ResourceClaim:
+        """With the finalizer; the cluster's admission policy has mostly put it there before."""
+        try:
+            return self._patch(claim, {"finalizers": [*claim.metadata.finalizers, CLAIM_FINALIZER]}, None)
+        except KubeRefusedError as error:
+            if error.status != _INVALID:
+                raise
+        # The claim was posted with blanks in its opaque parameters, which no JSON patch leaves alone.
+        return self._client.add_finalizer(
+            paths.claim(claim.metadata.namespace, claim.metadata.name), CLAIM_FINALIZER, ResourceClaim
+        )
 
     def _patch(
         self, claim: ResourceClaim, metadata: dict[str, object], status: dict[str, object] | None

@@ -46,6 +46,11 @@ class ClaimApi:
         self.change(json.loads(msgspec.json.encode(body)))
         return self._read()
 
+    def add_finalizer(self, path: str, finalizer: str, type: type[ResourceClaim]) -> ResourceClaim:
+        self._begin("finalizer")
+        self.change({"metadata": {"finalizers": [*self.claim["metadata"].get("finalizers", []), finalizer]}})
+        return self._read()
+
     def change(self, patch: dict[str, Any]) -> None:
         self.claim = merge(self.claim, patch)
         self.claim["metadata"]["resourceVersion"] = str(int(self.claim["metadata"]["resourceVersion"]) + 1)
@@ -133,6 +138,21 @@ def test_a_finalizer_that_is_there_is_not_written_again_and_others_stay(setting:
     setting.api.requests.clear()
     setting.allocate()
     assert setting.api.requests == ["status"]
+
+
+def test_a_claim_that_no_json_patch_leaves_alone_gets_its_finalizer_otherwise(setting: Setting) -> None:
+    setting.api.before.append(fail(KubeRefusedError("field is immutable", status=422)))
+    assert isinstance(setting.allocate(), Written)
+    assert setting.api.requests == ["claim", "finalizer", "status"]
+
+
+def test_a_claim_of_the_same_name_made_meanwhile_is_not_written(setting: Setting) -> None:
+    setting.api.before += [
+        fail(KubeRefusedError("field is immutable", status=422)),
+        lambda _: setting.api.change({"metadata": {"uid": "another"}}),
+    ]
+    assert setting.allocate() == NotWritten("uid-c", "the claim is gone")
+    assert setting.stored.status.allocation is None
 
 
 def test_a_change_in_between_is_read_and_the_write_made_again(setting: Setting) -> None:

@@ -14,7 +14,7 @@ from deploy.image.build import IMAGE
 from deploy.image.content import ROOT
 from driver.config import Alignment, decode_user
 from driver.mock.machine import known
-from driver.names import CONTROLLER_TAINT, DRIVER_NAME
+from driver.names import CLAIM_FINALIZER, CONTROLLER_TAINT, DRIVER_NAME
 from kubeletplugin import settings
 
 BASE = ROOT / "deploy" / "base"
@@ -114,6 +114,8 @@ def test_the_admission_policies_speak_of_our_taint_and_our_service_account() -> 
     assert f'"{CONTROLLER_TAINT}"' in text
     (account,) = re.findall(r'"system:serviceaccount:([^"]+)"', text)
     assert account == f"tandem-system:{workload('kubelet-plugin')['serviceAccountName']}"
+    assert f'["{CLAIM_FINALIZER}"]' in text
+    assert text.count(f'endsWith(".{DRIVER_NAME}")') == 2
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
