@@ -1,4 +1,4 @@
-"""Brings the cluster's changes to the one thread that decides: five informers that put them into its inbox.
+"""Brings the cluster's changes to the one thread that decides: seven informers that put them into its inbox.
 
 The ClusterState has one owner, the loop, and so needs no lock: what informers (and the writers) have to say
 is a message in a queue, applied in order between two decisions. Only slices of our driver are watched, and
@@ -12,9 +12,13 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
+import msgspec
+
+from controller.reading import ClaimReader, NodeReader, PodReader, SliceReader
 from controller.state import ClusterState
 from driver.kube import paths
 from driver.kube.client import KubeClient
+from driver.kube.fabric import FabricNetwork, Namespace
 from driver.kube.objects import DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
 from driver.kube.watch import Change, HasMetadata, Informer
 
@@ -41,20 +45,33 @@ class ClusterView:
         self._inbox = inbox
 
         def watch(
-            path: str, type: type[T], apply: Callable[[T | None, T | None, float], None], **selectors: str
+            path: str,
+            type: type[T],
+            apply: Callable[[T | None, T | None, float], None],
+            read: Callable[[msgspec.Raw], T] | None = None,
+            **selectors: str,
         ) -> Informer[T]:
             return Informer(
-                client, path, type, on_change=self._posting(apply), name=path.rpartition("/")[2], **selectors
+                client,
+                path,
+                type,
+                on_change=self._posting(apply),
+                read=read,
+                name=path.rpartition("/")[2],
+                **selectors,
             )
 
-        self._claims = watch(paths.claims(), ResourceClaim, state.apply_claim)
+        self._claims = watch(paths.claims(), ResourceClaim, state.apply_claim, ClaimReader())
         self._informers: list[_Watcher] = [
-            watch(paths.nodes(), Node, lambda old, new, _: state.apply_node(old, new)),
+            watch(paths.nodes(), Node, lambda old, new, _: state.apply_node(old, new), NodeReader()),
+            watch(paths.networks(), FabricNetwork, lambda old, new, _: state.apply_network(old, new)),
+            watch(paths.namespaces(), Namespace, lambda old, new, _: _apply_namespace(state, old, new)),
             watch(paths.classes(), DeviceClass, lambda old, new, _: state.apply_class(old, new)),
             watch(
                 paths.slices(),
                 ResourceSlice,
                 lambda old, new, _: state.apply_slice(old, new),
+                SliceReader(),
                 field_selector=f"spec.driver={state.driver_name}",
             ),
             self._claims,
@@ -62,6 +79,7 @@ class ClusterView:
                 paths.pods(),
                 Pod,
                 lambda old, new, _: state.apply_pod(old, new),
+                PodReader(),
                 field_selector=_NOT_ENDED,
             ),
         ]
@@ -90,3 +108,9 @@ class ClusterView:
             self._inbox.put(lambda now: apply(change.old, change.new, now))
 
         return on_change
+
+
+def _apply_namespace(state: ClusterState, old: Namespace | None, new: Namespace | None) -> None:
+    item = new or old
+    if item is not None and (old is None or new is None or old.metadata.labels != new.metadata.labels):
+        state.apply_namespace(item.metadata.name, new.metadata.labels if new is not None else None)

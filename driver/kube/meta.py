@@ -23,7 +23,7 @@ else:
             return list[item] | None
 
 
-class Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
     """Base: camelCase on the wire, defaults are left out."""
 
 

@@ -1,0 +1,156 @@
+"""What the controller keeps of what the API server lists: each thing once, and nothing that it never reads.
+
+A cluster may have 5,000 nodes with 72 devices each and 150,000 pods, and all of them are kept for as long as
+the controller lives. But devices of a product differ in little, pods of a workload in their names, claims of
+a template in nothing. So equal parts are one object, found by their bytes; and a pod that has no claims is
+kept as far as other pods' placement depends on it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from driver.kube.meta import Wire
+from driver.kube.objects import (
+    CounterSet,
+    Device,
+    Node,
+    NodeSelector,
+    ObjectMeta,
+    Pod,
+    ResourceClaim,
+    ResourcePool,
+    ResourceSlice,
+    ResourceSliceSpec,
+)
+
+T = TypeVar("T")
+
+_KEPT: Final = 20_000
+"""Different values of one kind; then it begins anew, which costs memory but is never wrong."""
+
+_TIME_ADDED: Final = re.compile(rb',"timeAdded":"[^"\\]*"')
+"""Of a taint, the only text of a device that is called so; when it was added is nothing to us."""
+
+
+class Once:
+    """Equal values as one object. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Any] = {}
+
+    def by(self, content: bytes, make: Callable[[], T]) -> T:
+        """What `make` made the first time for this content."""
+        known: T | None = self._known.get(content)
+        if known is None:
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            known = self._known[content] = make()
+        return known
+
+    def of(self, value: T) -> T:
+        """The first that was equal to this one."""
+        return self.by(msgspec.json.encode(value, order="sorted"), lambda: value)
+
+
+class _Spec(Wire, frozen=True, kw_only=True):
+    driver: str
+    pool: ResourcePool
+    node_name: str | None = None
+    node_selector: NodeSelector | None = None
+    all_nodes: bool = False
+    per_device_node_selection: bool = False
+    devices: list[msgspec.Raw] = msgspec.field(default_factory=list)
+    shared_counters: list[CounterSet] = msgspec.field(default_factory=list)
+
+
+class _Slice(Wire, frozen=True, kw_only=True):
+    metadata: ObjectMeta
+    spec: _Spec
+
+
+class SliceReader:
+    """ResourceSlices, of which equal devices, attributes and capacities are one object."""
+
+    def __init__(self) -> None:
+        self._decoder = msgspec.json.Decoder(_Slice)
+        self._device = msgspec.json.Decoder(Device)
+        self._devices = Once()
+        self._parts = Once()
+
+    def __call__(self, raw: msgspec.Raw) -> ResourceSlice:
+        """Decode one."""
+        item = self._decoder.decode(raw)
+        spec = {name: getattr(item.spec, name) for name in _Spec.__struct_fields__ if name != "devices"}
+        devices = [self._read(_TIME_ADDED.sub(b"", bytes(device))) for device in item.spec.devices]
+        return ResourceSlice(metadata=_slim(item.metadata), spec=ResourceSliceSpec(**spec, devices=devices))
+
+    def _read(self, content: bytes) -> Device:
+        return self._devices.by(content, lambda: self._with_shared_parts(self._device.decode(content)))
+
+    def _with_shared_parts(self, device: Device) -> Device:
+        return msgspec.structs.replace(
+            device,
+            attributes={name: self._parts.of(value) for name, value in device.attributes.items()},
+            capacity=self._parts.of(device.capacity),
+            consumes_counters=self._parts.of(device.consumes_counters),
+            taints=self._parts.of(device.taints),
+        )
+
+
+class PodReader:
+    """Pods, of which equal specs are one object but for the node's name."""
+
+    def __init__(self) -> None:
+        self._decoder = msgspec.json.Decoder(Pod)
+        self._parts = Once()
+
+    def __call__(self, raw: msgspec.Raw) -> Pod:
+        """Decode one. Without claims no more is kept of it than a neighbour matters."""
+        pod = self._decoder.decode(raw)
+        spec = self._parts.of(msgspec.structs.replace(pod.spec, node_name=""))
+        if pod.spec.node_name:
+            spec = msgspec.structs.replace(spec, node_name=pod.spec.node_name)
+        status = self._parts.of(msgspec.structs.replace(pod.status, conditions=[]))
+        labels = self._parts.of(pod.metadata.labels)
+        metadata = msgspec.structs.replace(pod.metadata, labels=labels, annotations={})
+        if not pod.spec.resource_claims:
+            metadata = msgspec.structs.replace(metadata, owner_references=[])
+        return Pod(metadata=metadata, spec=spec, status=status)
+
+
+class ClaimReader:
+    """ResourceClaims, of which equal specs are one object."""
+
+    def __init__(self) -> None:
+        self._decoder = msgspec.json.Decoder(ResourceClaim)
+        self._specs = Once()
+
+    def __call__(self, raw: msgspec.Raw) -> ResourceClaim:
+        """Decode one."""
+        claim = self._decoder.decode(raw)
+        return msgspec.structs.replace(claim, spec=self._specs.of(claim.spec))
+
+
+class NodeReader:
+    """Nodes, without what their heartbeats say."""
+
+    def __init__(self) -> None:
+        self._decoder = msgspec.json.Decoder(Node)
+
+    def __call__(self, raw: msgspec.Raw) -> Node:
+        """Decode one."""
+        node = self._decoder.decode(raw)
+        return msgspec.structs.replace(
+            node,
+            metadata=msgspec.structs.replace(node.metadata, annotations={}),
+            status=msgspec.structs.replace(node.status, conditions=[]),
+        )
+
+
+def _slim(metadata: ObjectMeta) -> ObjectMeta:
+    return ObjectMeta(name=metadata.name, uid=metadata.uid, resource_version=metadata.resource_version)

@@ -1,0 +1,100 @@
+"""What the controller keeps of what the API server lists."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from controller.reading import ClaimReader, NodeReader, Once, PodReader, SliceReader
+from driver.kube.objects import ResourceSlice
+from tests.unit.controller.things import a_claim, a_node, a_pod, slices_of
+
+
+def raw(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+def as_listed(item: ResourceSlice, added: str) -> dict[str, Any]:
+    """The slice with the time at which the API server saw its taints."""
+    document: dict[str, Any] = json.loads(msgspec.json.encode(item))
+    for device in document["spec"]["devices"]:
+        for taint in device["taints"]:
+            taint["timeAdded"] = added
+    return document
+
+
+def test_equal_devices_of_different_nodes_are_one_object() -> None:
+    read = SliceReader()
+    first, second = (
+        read(raw(as_listed(slices_of(node)[0], added)))
+        for node, added in (("n0", "2026-01-01T00:00:00Z"), ("n1", "2026-02-02T00:00:00Z"))
+    )
+    assert first.spec.node_name == "n0"
+    assert second.spec.node_name == "n1"
+    assert all(a is b for a, b in zip(first.spec.devices, second.spec.devices, strict=True))
+
+
+def test_a_slice_is_read_as_it_was_published_but_for_when_its_taints_were_added() -> None:
+    (published, *_) = slices_of("n0")
+    assert SliceReader()(raw(as_listed(published, "2026-01-01T00:00:00Z"))).spec == published.spec
+
+
+@pytest.mark.parametrize("text", ['x,"timeAdded":"y"', "timeAdded"])
+def test_a_text_that_looks_like_a_time_is_left_alone(text: str) -> None:
+    document = as_listed(slices_of("n0")[0], "2026-01-01T00:00:00Z")
+    document["spec"]["devices"][0]["attributes"]["timeAdded"] = {"string": text}
+    (device, *_) = SliceReader()(raw(document)).spec.devices
+    assert device.attributes["timeAdded"].string == text
+
+
+def test_like_gpus_share_all_but_their_identity() -> None:
+    documents = [as_listed(slices_of(node)[0], "now") for node in ("n0", "n1")]
+    documents[1]["spec"]["devices"][0]["attributes"]["uuid"]["string"] = "GPU-another"
+    read = SliceReader()
+    mine, other = (read(raw(document)).spec.devices[0] for document in documents)
+    shared = {name for name, value in mine.attributes.items() if value is other.attributes[name]}
+    assert mine.attributes.keys() - shared == {"uuid"}
+    assert mine.taints is other.taints
+
+
+def test_pods_of_a_workload_share_their_spec_and_keep_their_node() -> None:
+    read = PodReader()
+    first, second = read(raw(a_pod("a", node="n0"))), read(raw(a_pod("b", node="n1")))
+    assert (first.spec.node_name, second.spec.node_name) == ("n0", "n1")
+    assert first.spec.containers is second.spec.containers
+    assert (first.metadata.name, second.metadata.name) == ("a", "b")
+
+
+def test_a_pod_with_claims_keeps_its_owner_and_others_do_not() -> None:
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "j", "controller": True}
+    read, kept = PodReader(), []
+    for claims in (["c"], []):
+        document = json.loads(msgspec.json.encode(a_pod("p", claims)))
+        document["metadata"]["ownerReferences"] = [owner]
+        kept.append(len(read(raw(document)).metadata.owner_references))
+    assert kept == [1, 0]
+
+
+def test_claims_of_a_template_share_their_spec() -> None:
+    read = ClaimReader()
+    first, second = read(raw(a_claim("a"))), read(raw(a_claim("b")))
+    assert first.spec is second.spec
+    assert first == a_claim("a")
+
+
+def test_a_nodes_heartbeats_are_not_kept() -> None:
+    document = json.loads(msgspec.json.encode(a_node("n0")))
+    document["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+    assert NodeReader()(raw(document)) == a_node("n0")
+
+
+def test_too_many_values_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controller.reading._KEPT", 2)
+    once = Once()
+    first = [once.of([number]) for number in range(3)]
+    assert once.of([2]) is first[2]
+    assert once.of([0]) is not first[0]
+    assert once.of([0]) == first[0]
