@@ -17,6 +17,7 @@ _COUNTERS = {
     "returned": "Allocations that kube-scheduler gave back.",
     "failed_writes": "Allocations decided but not written.",
     "duplicate_devices": "Devices found allocated to two claims.",
+    "foreign_allocations": "Allocations of managed devices by another client.",
 }
 _PREFIX = "tandem_controller_"
 

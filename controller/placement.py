@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from controller import decision
+from controller import decision, notices
 from controller.actions import Action, Allocate, Clear, Cleared, Outcome, Tell, Write, Written
 from controller.allocator.cel import CelCache
 from controller.allocator.verdict import Allocation
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _NEVER = float("inf")
 _TELL_AGAIN_SECONDS = 10.0
+_CONTESTED = "another claim was given one of its devices as well"
 _PARTED = "another claim of its pod did not stay on that node"
 _GANG_INCOMPLETE = "its gang cannot be completed on the same terms"
 
@@ -45,7 +46,8 @@ class Placer:
     def __init__(self, state: ClusterState, settings: PlacementSettings, cel: CelCache) -> None:
         self._state = state
         self._settings = settings
-        self._wishes = Wishes(state, Ownership(settings.driver_name, cel))
+        self._ownership = Ownership(settings.driver_name, cel)
+        self._wishes = Wishes(state, self._ownership)
         self._chooser = Chooser(state, settings, cel)
         self._backoff = Backoff(settings.backoff)
         self._book = GangBook(state, self._wishes)
@@ -72,18 +74,9 @@ class Placer:
         for failure in state.failures:
             actions += self._failed(failure, now)
         state.failures.clear()
-        for duplicate in state.duplicates:
-            self.counts["duplicate_devices"] += 1
-            first, second = duplicate.first_uid, duplicate.second_uid
-            for uid, other in ((first, second), (second, first)):
-                claim, rival = state.claim_by_uid(uid), state.claim_by_uid(other)
-                if claim is not None and rival is not None:
-                    message = (
-                        f"device {duplicate.device.device} of pool {duplicate.device.pool} is allocated to "
-                        f"claim {rival.metadata.namespace}/{rival.metadata.name} as well"
-                    )
-                    actions.append(Tell(claim, "Warning", "DuplicateAllocation", message))
-        state.duplicates.clear()
+        noticed = notices.take(state, self._ownership, self.counts)
+        actions += noticed.tells
+        self._expired.update(dict.fromkeys(noticed.contested, _CONTESTED))
         for uid in state.gone:
             self._backoff.forget(uid)
             self._told.pop(uid, None)
