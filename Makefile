@@ -89,6 +89,8 @@ bench-inventory: setup ## probing a node of 8 GPUs and 256 VFs, its slices, an u
 
 bench-allocator: $(STAMP) ## decisions, the adversarial ones beside Kubernetes' own allocator
 	@$(BIN)/python -m bench.allocator
+	@$(BIN)/python -m bench.scale
+	@$(BIN)/python -m bench.fragmentation
 
 bench-schedule: programs ## pods with pairs bound a second, beside kube-scheduler alone; about ten minutes
 	@$(BIN)/python -m bench.schedule

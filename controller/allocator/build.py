@@ -42,9 +42,9 @@ class Builder:
         self._taken = taken
         self._stranding = Stranding(node, taken)
 
-    def whole_gpus(self, using: Iterable[int]) -> int:
-        """`Stranding.whole_gpus`."""
-        return self._stranding.whole_gpus(using)
+    def fullness(self, using: Iterable[int]) -> tuple[int, int]:
+        """`Stranding.fullness`."""
+        return self._stranding.fullness(using)
 
     def build(
         self, claims: Sequence[ParsedClaim], chosen: Sequence[Chosen], free: Collection[int] = ()

@@ -209,7 +209,7 @@ class _Attempt:
         ]
         free = len(self._node.devices) - len(self._taken.indices) - len(mine)
         strands, rest = split(solution.cost)
-        fullness = self._builder.whole_gpus(mine), free
+        fullness = *self._builder.fullness(mine), free
         return Allocation(
             claims=tuple(allocated),
             score=(*ranks, solution.rank_cost, strands, *fullness, rest),

@@ -19,6 +19,7 @@ from controller.allocator.weights import (
     HELD,
     MOST_CROWD,
     SPOILS,
+    sets,
 )
 from driver.names import TYPE_GPU, TYPE_NIC, TYPE_VF
 
@@ -64,12 +65,19 @@ class Stranding:
             + CROWD * min(crowd, MOST_CROWD)
         )
 
-    def whole_gpus(self, using: Iterable[int]) -> int:
-        """GPUs that nobody has, nor any part of them, once these devices are taken."""
-        left = self._gpus.total()
+    def fullness(self, using: Iterable[int]) -> tuple[int, int]:
+        """Of the node once these devices are taken: sets of pairs that are none any more (`sets`), and whole
+        GPUs that are left.
+        """
+        gpus, nics = Counter(self._gpus), Counter(self._nics)
+        before = _pairs(gpus, nics)
         for index in using:
-            left -= self._types[index] == TYPE_GPU or self._partitions.breaks(index)
-        return left
+            kind, switch = self._types[index], self._node.devices[index].place.pcie_switch
+            if kind in _PAIRED:
+                (gpus if kind == TYPE_GPU else nics)[switch] -= 1
+            elif self._partitions.breaks(index):
+                gpus[switch] -= 1
+        return sets(before) - sets(_pairs(gpus, nics)), gpus.total()
 
     def _all(self) -> _Counts:
         """Of all the node's devices, counted once."""
@@ -89,6 +97,13 @@ class Stranding:
             gpus_by_numa[device.id.pool, device.place.numa_node] += number
         if kind in _PAIRED:
             (gpus if kind == TYPE_GPU else nics)[device.place.pcie_switch] += number
+
+
+def _pairs(gpus: Counter[str | None], nics: Counter[str | None]) -> int:
+    """GPUs that could have a NIC of their own switch; all of them where there are no NICs."""
+    if not nics:
+        return gpus.total()
+    return sum(min(number, nics[switch]) for switch, number in gpus.items())
 
 
 _Counts = tuple[Counter[str | None], Counter[str | None], Counter[tuple[str, int | None]]]

@@ -5,7 +5,8 @@ Weights only order what the rules allow. In this order, each level outweighing a
 1. tiers of the pairs, by how many pairs of the best, then of the next (`RANK`);
 2. devices that a pod which is gone on paper still uses are left alone (`HELD`);
 3. nothing is stranded (`BREAKS_PAIR`, `BREAKS_GPU`, `BESIDE_PAIR`, `SPOILS`);
-4. the fullest node, by its free GPUs, then by all that is free;
+4. the node of which the fewest sets of GPUs are broken (`sets`), of these the fullest, by its free GPUs, then
+   by all that is free;
 5. several GPUs of one request are neighbours (`APART`), what draws least from shared hardware (`THIRST`,
    `COULD_BE_PARTS`), and the NUMA node that is fullest already (`CROWD`).
 
@@ -53,6 +54,13 @@ seldom collide."""
 
 RANK: Final = 10**12
 """One step of rank outweighs all else that a question can cost."""
+
+
+def sets(gpus: int) -> int:
+    """How many sets of 2, of 4, of 8 … these GPUs could be, together: most claims ask for such numbers, so
+    a node with five is a better place for one than a node with four.
+    """
+    return sum(gpus >> bit for bit in range(1, gpus.bit_length()))
 
 
 def split(cost: int) -> tuple[int, int]:
