@@ -53,8 +53,10 @@ class Once:
         return known
 
     def of(self, value: T) -> T:
-        """The first that was equal to this one."""
-        return self.by(msgspec.json.encode(value, order="sorted"), lambda: value)
+        """The first of its type that was equal to this one: many an empty thing is written the same."""
+        return self.by(
+            b"%d %s" % (id(type(value)), msgspec.json.encode(value, order="sorted")), lambda: value
+        )
 
 
 class _Spec(Wire, frozen=True, kw_only=True):
@@ -115,7 +117,7 @@ class PodReader:
         spec = self._parts.of(msgspec.structs.replace(pod.spec, node_name=""))
         if pod.spec.node_name:
             spec = msgspec.structs.replace(spec, node_name=pod.spec.node_name)
-        status = self._parts.of(msgspec.structs.replace(pod.status, conditions=[]))
+        status = self._parts.of(msgspec.structs.replace(pod.status, conditions=_verdict(pod)))
         labels = self._parts.of(pod.metadata.labels)
         metadata = msgspec.structs.replace(pod.metadata, labels=labels, annotations={})
         if not pod.spec.resource_claims:
@@ -150,6 +152,16 @@ class NodeReader:
             metadata=msgspec.structs.replace(node.metadata, annotations={}),
             status=msgspec.structs.replace(node.status, conditions=[]),
         )
+
+
+def _verdict(pod: Pod) -> list[dict[str, Any]]:
+    """What kube-scheduler said of a pod that has no node, without its words and the time."""
+    conditions = [] if pod.spec.node_name else pod.status.conditions
+    return [
+        {"type": said["type"], "reason": said.get("reason", "")}
+        for said in conditions
+        if said.get("type") == "PodScheduled"
+    ]
 
 
 def _slim(metadata: ObjectMeta) -> ObjectMeta:

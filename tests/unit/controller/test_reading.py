@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from controller.reading import ClaimReader, NodeReader, Once, PodReader, SliceReader
+from driver.kube.core import PodSpec, PodStatus
 from driver.kube.objects import ResourceSlice
 from tests.unit.controller.things import a_claim, a_node, a_pod, slices_of
 
@@ -98,3 +99,22 @@ def test_too_many_values_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     assert once.of([2]) is first[2]
     assert once.of([0]) is not first[0]
     assert once.of([0]) == first[0]
+
+
+def test_what_is_written_alike_keeps_its_type() -> None:
+    status = {"phase": "Pending"}
+    document = {"metadata": {"name": "p", "labels": status}, "spec": {}, "status": status}
+    read = PodReader()
+    for _ in range(2):
+        pod = read(raw(document))
+        assert (type(pod.spec), type(pod.status), pod.metadata.labels) == (PodSpec, PodStatus, status)
+
+
+def test_kube_schedulers_verdict_is_kept_while_a_pod_has_no_node() -> None:
+    said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/9 nodes"}
+    status = {"conditions": [said, {"type": "Other", "status": "True"}]}
+    read = PodReader()
+    waiting = read(raw(a_pod("p", status=status)))
+    assert waiting.status.conditions == [{"type": "PodScheduled", "reason": "Unschedulable"}]
+    bound = read(raw(a_pod("p", status=status, node="a")))
+    assert bound.status.conditions == []
