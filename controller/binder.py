@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -40,14 +41,26 @@ class Binder:
         may_write: Callable[[], bool],
         report: Callable[[Outcome], None],
         *,
+        timed: Callable[[str, float], None] = lambda outcome, seconds: None,
         writers: int = 8,
         pause_seconds: float = 0.2,
         utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`pause_seconds`: the first wait while the API server is away; it doubles."""
+        """Args:
+        client: with the rights to patch claims and their status.
+        may_write: asked before each write.
+        report: called with how each write ended.
+        timed: called with the same in a word, and the seconds since the write was submitted.
+        writers: how many write at once.
+        pause_seconds: the first wait while the API server is away; it doubles.
+        utc_now: for the time stamp.
+        """
         self._client = client
         self._may_write = may_write
         self._report = report
+        self._timed = timed
+        self._waiting = 0
+        self._lock = threading.Lock()
         self._pause_seconds = pause_seconds
         self._utc_now = utc_now
         self._stopping = threading.Event()
@@ -55,16 +68,25 @@ class Binder:
 
     def submit(self, action: Allocate | Clear) -> None:
         """Begin; returns at once. The claims of one pod are written one after the other, in order."""
-        self._pool.submit(self._run, action)
+        with self._lock:
+            self._waiting += 1
+        self._pool.submit(self._run, action, time.monotonic())
+
+    @property
+    def waiting(self) -> int:
+        """Actions that no writer has begun yet."""
+        return self._waiting
 
     def stop(self) -> None:
         """Let the writes that run end, drop those that wait."""
         self._stopping.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, action: Allocate | Clear) -> None:
+    def _run(self, action: Allocate | Clear, submitted: float) -> None:
+        with self._lock:
+            self._waiting -= 1
         if isinstance(action, Clear):
-            self._report(self.clear(action))
+            self._end(self.clear(action), submitted)
             return
         for write in action.writes:
             try:
@@ -72,7 +94,11 @@ class Binder:
             except Exception as error:  # a bug must not keep the devices taken for ever
                 log.exception("writing claim %s", _name(write.claim))
                 outcome = NotWritten(write.claim.metadata.uid, repr(error))
-            self._report(outcome)
+            self._end(outcome, submitted)
+
+    def _end(self, outcome: Outcome, submitted: float) -> None:
+        self._timed(_word(outcome), time.monotonic() - submitted)
+        self._report(outcome)
 
     def allocate(self, write: Write) -> Outcome:
         """Write one claim; blocks, while the API server is away, until it is back or the lead is lost."""
@@ -167,6 +193,16 @@ class Binder:
 
 class _NotLeadingError(Exception):
     """Stops a write before it is made."""
+
+
+def _word(outcome: Outcome) -> str:
+    match outcome:
+        case Written():
+            return "written"
+        case NotWritten():
+            return "failed"
+        case Cleared():
+            return "not_cleared" if outcome.error else "cleared"
 
 
 def _same(found: AllocationResult, meant: AllocationResult) -> bool:
