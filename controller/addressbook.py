@@ -118,14 +118,19 @@ class _Index:
             if not fill.free:
                 self.full.add(span)
 
-    def release(self, number: Number) -> None:
+    def release(self, number: Number) -> bool:
+        """Was the span full?"""
         span = self._span_of(number)
-        if span is not None:
-            fill = self.fills[span]
-            fill.free += 1
-            self.full.discard(span)
-            if number[1] < fill.next:
-                heappush(fill.freed, number[1])
+        if span is None:
+            return False
+        fill = self.fills[span]
+        fill.free += 1
+        if number[1] < fill.next:
+            heappush(fill.freed, number[1])
+        if fill.free > 1:
+            return False
+        self.full.discard(span)
+        return True
 
     def _span_of(self, number: Number) -> Span | None:
         version, value = number
@@ -137,11 +142,16 @@ class _Index:
 
 
 class AddressBook:
-    """Addresses in use by network. Not thread-safe."""
+    """Addresses in use by network. Not thread-safe.
+
+    Attributes:
+        opened: how often a subnet that was full got a free address.
+    """
 
     def __init__(self) -> None:
         self._holders: dict[str, Counter[Number]] = {}
         self._indices: dict[str, _Index] = {}
+        self.opened = 0
 
     def take(self, given: Given) -> None:
         """A claim has it. Two may have the same: it is free when both have let go."""
@@ -158,8 +168,8 @@ class AddressBook:
         holders[number] -= 1
         if not holders[number]:
             del holders[number]
-            if given.network in self._indices:
-                self._indices[given.network].release(number)
+            if given.network in self._indices and self._indices[given.network].release(number):
+                self.opened += 1
 
     def full(self, network: str, spans: tuple[Span, ...]) -> Set[Span]:
         """Those of the network's spans that have no free address. A live view."""

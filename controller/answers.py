@@ -27,6 +27,7 @@ from controller.allocator.results import only_on, share_id
 from controller.allocator.solve import allocate
 from controller.allocator.traits import values
 from controller.allocator.verdict import Allocation, ClaimAllocation, Refusal
+from controller.attachments import both
 from controller.books import Pool
 from controller.equal import IDENTITIES, Published, Standing, moved_positions
 from controller.nodes import Group, NodeRecord
@@ -86,9 +87,14 @@ class Answers:
         self._shapes: dict[object, Shape] = {}
 
     def shape(self, quest: Quest, *, named: bool = False) -> Shape:
-        """The shape of what is wanted; the same object for the same. `named`: claims with other names are
-        another shape, since refusals of several claims call them by name.
+        """The shape of what is wanted, with the rails that its networks leave open; the same object for the
+        same. `named`: claims with other names are another shape, since refusals of several claims call them
+        by name.
+
+        Raises:
+            NetworkRefusedError: a claim may not have its network.
         """
+        quest = replace(quest, limits=both(quest.limits, self._state.network_limits(quest.wanted)))
         specs = msgspec.json.encode([claim.spec for claim in quest.wanted], order="sorted")
         names = tuple((c.metadata.namespace, c.metadata.name) for c in quest.wanted) if named else ()
         key = (specs, names, quest.limits, self._state.classes_generation)

@@ -8,17 +8,23 @@ away is known from the allocations alone (`AddressBook`), so that another contro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import msgspec
 
 from controller.addressbook import AddressBook, Given
 from controller.allocator.limits import Limit
 from controller.networks import Network
 from driver.config import Attachment, decode_user
 from driver.errors import ConfigError, PermanentError, RetryableError
-from driver.kube.fabric import FabricNetwork, Namespace
+from driver.kube.fabric import FabricNetwork
 from driver.kube.objects import DeviceClass, DeviceSubRequest, ExactDeviceRequest, ResourceClaim
 
 Classes = Mapping[str, DeviceClass]
+
+_KEPT: Final = 1024
+"""Claims that were read; those of one Deployment are alike."""
 
 
 class NetworkRefusedError(PermanentError):
@@ -47,10 +53,12 @@ class Networks:
     trusting: bool = False
     _networks: dict[str, Network] = field(default_factory=dict)
     _faulty: dict[str, str] = field(default_factory=dict)
-    _labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    _labels: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    _known_claims: dict[tuple[str, bytes, int], Mapping[str, Network]] = field(default_factory=dict)
 
     def apply(self, old: FabricNetwork | None, new: FabricNetwork | None) -> None:
         """A network changed; addresses that it gave stay in use as long as claims have them."""
+        self._known_claims.clear()
         if old is not None:
             self._networks.pop(old.metadata.name, None)
             self._faulty.pop(old.metadata.name, None)
@@ -60,32 +68,33 @@ class Networks:
             except ConfigError as error:
                 self._faulty[new.metadata.name] = str(error)
 
-    def apply_namespace(self, old: Namespace | None, new: Namespace | None) -> None:
-        """A namespace's labels changed."""
-        if new is not None:
-            self._labels[new.metadata.name] = new.metadata.labels
-        elif old is not None:
-            self._labels.pop(old.metadata.name, None)
+    def apply_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
+        """A namespace's labels changed; None: it is gone."""
+        self._known_claims.clear()
+        if labels is None:
+            self._labels.pop(name, None)
+        else:
+            self._labels[name] = labels
 
-    def of(self, claim: ResourceClaim, classes: Classes) -> Mapping[str, Network]:
+    def of(self, claim: ResourceClaim, classes: Classes, generation: int = 0) -> Mapping[str, Network]:
         """Networks by request (``name`` or ``name/subrequest``); a request without one is left out.
+
+        `generation` is another one whenever a class has changed.
 
         Raises:
             NetworkRefusedError: a network is not there, not valid or not for the claim's namespace, or a
                 request has two, or another than its class insists on.
         """
-        named = self._named(claim)
-        default = self._default(claim.metadata.namespace)
-        found = {}
-        for request, wanted in _requests(claim):
-            name = self._network(request, named, classes.get(wanted.device_class_name))
-            network = self._known(name, request, claim.metadata.namespace) if name is not None else default
-            if network is not None:
-                found[request] = network
-        return found
+        namespace, spec = claim.metadata.namespace, msgspec.json.encode(claim.spec)
+        known = self._known_claims.get((namespace, spec, generation))
+        if known is None:
+            if len(self._known_claims) >= _KEPT:
+                self._known_claims.clear()
+            known = self._known_claims[namespace, spec, generation] = self._read(claim, classes)
+        return known
 
     def limits(
-        self, claims: Sequence[ResourceClaim], classes: Classes, book: AddressBook
+        self, claims: Sequence[ResourceClaim], classes: Classes, book: AddressBook, generation: int = 0
     ) -> tuple[Limit | None, ...]:
         """For each claim the rails where its NICs can have addresses; None where all are open.
 
@@ -95,9 +104,20 @@ class Networks:
         Raises:
             NetworkRefusedError: as `of`.
         """
-        return tuple(self._limit(self.of(claim, classes), book) for claim in claims)
+        return tuple(self._limit(self.of(claim, classes, generation), book) for claim in claims)
 
     # Beneath
+
+    def _read(self, claim: ResourceClaim, classes: Classes) -> Mapping[str, Network]:
+        named = self._named(claim)
+        default = self._default(claim.metadata.namespace)
+        found = {}
+        for request, wanted in _requests(claim):
+            name = self._network(request, named, classes.get(wanted.device_class_name))
+            network = self._known(name, request, claim.metadata.namespace) if name is not None else default
+            if network is not None:
+                found[request] = network
+        return found
 
     def _named(self, claim: ResourceClaim) -> list[tuple[frozenset[str], str]]:
         """What the claim itself says: requests (none: all of them) and the network's name."""
@@ -146,6 +166,11 @@ class Networks:
         network = self._networks.get(name)
         if network is None:
             raise NetworkRefusedError(f"{subject}: there is no FabricNetwork {name}")
+        if network.pkey is not None:
+            raise NetworkRefusedError(
+                f"{subject}: FabricNetwork {name} has partition key {network.pkey:#06x}, which only the "
+                "subnet manager can give: use a network without one"
+            )
         if not self._admitted(network, namespace):
             raise NetworkRefusedError(
                 f"{subject}: FabricNetwork {name} is not for namespace {namespace} (its spec.namespaces)"
@@ -178,6 +203,23 @@ class Networks:
         return Limit(
             frozenset(rails), f"on a rail without a free address of {names}", requests=frozenset(limited)
         )
+
+
+def both(first: Sequence[Limit | None], second: Sequence[Limit | None]) -> tuple[Limit | None, ...]:
+    """What keeps to both, claim by claim. `first` may want rails to be used exactly (a gang's), `second` not;
+    an empty one limits nothing.
+    """
+    if not first or not second:
+        return tuple(first or second)
+    return tuple(_both(one, other) for one, other in zip(first, second, strict=True))
+
+
+def _both(one: Limit | None, other: Limit | None) -> Limit | None:
+    if one is None or other is None:
+        return one or other
+    if one.exactly:
+        return one if one.rails <= other.rails else replace(other, rails=frozenset(), exactly=True)
+    return replace(other, rails=one.rails & other.rails, requests=one.requests & other.requests)
 
 
 def choose(network: Network, rail: int | None, book: AddressBook) -> list[Given]:

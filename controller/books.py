@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from fractions import Fraction
 
+from controller.addressbook import AddressBook, Given
 from controller.allocator.capacity import Amounts
 from controller.allocator.model import DeviceId, add_amounts, shares_of
 from driver.codec import PLACEMENT, kind_of
@@ -44,9 +45,10 @@ class Held:
         return {(d.driver, d.pool) for devices in (self.devices, self.shares) for d in devices}
 
     @property
-    def addresses(self) -> Iterable[str]:
-        """With prefix length."""
-        return (a for i in (self.placement.interfaces if self.placement else ()) for a in i.addresses)
+    def addresses(self) -> Iterable[Given]:
+        """Of all its interfaces."""
+        interfaces = self.placement.interfaces if self.placement else ()
+        return (Given(i.network, address) for i in interfaces for address in i.addresses)
 
     @property
     def interfaces(self) -> Set[str]:
@@ -90,7 +92,11 @@ def node_of(allocation: AllocationResult) -> str | None:
 
 
 class Books:
-    """Allocations by claim UID, turned round. Not thread-safe."""
+    """Allocations by claim UID, turned round. Not thread-safe.
+
+    Attributes:
+        addresses: those in use.
+    """
 
     def __init__(self, driver_name: str) -> None:
         self._driver_name = driver_name
@@ -99,7 +105,7 @@ class Books:
         self._shares: dict[Pool, dict[DeviceId, dict[str, Amounts]]] = {}
         self._foreign: dict[Pool, set[str]] = {}
         self._versions: Counter[Pool] = Counter()
-        self._addresses: Counter[str] = Counter()
+        self.addresses = AddressBook()
 
     def record(self, uid: str, allocation: AllocationResult | None) -> tuple[set[Pool], list[Duplicate]]:
         """Set what a claim holds (None: nothing). Returns the pools in which a device became free, and
@@ -116,11 +122,10 @@ class Books:
         freed |= self._share(uid, had, has)
         duplicates += [c for d in has.keys() - had.keys() if (c := _other(self._holders, d, uid))]
         self._note_foreign(uid, before, after)
-        self._addresses.update(after.addresses if after else ())
-        for address in before.addresses if before else ():
-            self._addresses[address] -= 1
-            if not self._addresses[address]:
-                del self._addresses[address]
+        for given in after.addresses if after else ():
+            self.addresses.take(given)
+        for given in before.addresses if before else ():
+            self.addresses.release(given)
         return freed, duplicates
 
     def held(self, uid: str) -> Held | None:
@@ -148,11 +153,6 @@ class Books:
     def version(self, pool: Pool) -> int:
         """A number that changes whenever what is held of the pool does."""
         return self._versions[pool]
-
-    @property
-    def addresses(self) -> Set[str]:
-        """All addresses in use, with prefix length. A live view."""
-        return self._addresses.keys()
 
     def _take(self, device: DeviceId, uid: str) -> Duplicate | None:
         pool = (device.driver, device.pool)

@@ -6,14 +6,17 @@ which no tenant can write. Every allocation of ours carries one, be it empty: by
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 
 import msgspec
 
-from controller.addresses import RailSubnets
+from controller.addressbook import AddressBook
 from controller.allocator.model import PoolDevice
 from controller.allocator.verdict import Allocation, ClaimAllocation
+from controller.attachments import choose
 from controller.books import read
+from controller.networks import Network
 from driver.kube.objects import (
     AllocationResult,
     DeviceAllocationConfig,
@@ -21,7 +24,7 @@ from driver.kube.objects import (
     ResourceClaim,
 )
 from driver.names import RAIL, TYPE, TYPE_NIC, TYPE_VF, qualified
-from driver.placement import PlacedInterface, PlacedPair, Placement, encode_placement
+from driver.placement import PlacedInterface, PlacedPair, PlacedRoute, Placement, encode_placement
 
 
 def compose(
@@ -29,40 +32,58 @@ def compose(
     allocation: Allocation,
     *,
     driver_name: str,
-    subnets: RailSubnets | None,
-    addresses_in_use: Set[str],
+    networks: Sequence[Mapping[str, Network]],
+    addresses: AddressBook,
     names_in_use: Set[str],
     mtu: int | None,
-) -> Iterator[tuple[ResourceClaim, AllocationResult]]:
+) -> list[tuple[ResourceClaim, AllocationResult]]:
     """Each claim with what is to be written into it, all but the time stamp.
 
     Args:
         claims: as they were given to the allocator.
         allocation: its answer.
         driver_name: whose config it is.
-        subnets: where addresses come from; None: none are given.
-        addresses_in_use: with prefix length.
+        networks: for each claim those of its requests.
+        addresses: in use; what is chosen is not taken in it yet.
         names_in_use: interface names that the pod has already; new ones are net1, net2 … over all its claims.
-        mtu: for all interfaces, in bytes; None: as they are.
+        mtu: for interfaces whose network says none, in bytes; None: as they are.
 
     Raises:
-        ConfigError: a rail has no subnet.
-        AddressesExhaustedError: a rail has no address left.
+        NoAddressError: a NIC's rail has no subnet, or no address left.
     """
-    in_use = set(addresses_in_use)
+    answer = []
     names = (name for number in range(1, 10_000) if (name := f"net{number}") not in names_in_use)
-    for claim, share in zip(claims, allocation.claims, strict=True):
-        interfaces = []
-        for device in share.devices:
-            if _text(device, TYPE) not in (TYPE_NIC, TYPE_VF):
-                continue
-            rail = _number(device, RAIL)
-            addresses: tuple[str, ...] = ()
-            if subnets is not None and rail is not None:
-                addresses = (subnets.choose(rail, in_use),)
-                in_use.update(addresses)
-            interfaces.append(PlacedInterface(device.id.device, next(names), addresses, rail, mtu))
-        yield claim, _result(share, Placement(_pairs(share), tuple(interfaces)), driver_name)
+    with addresses.trying() as take:
+        for claim, share, by_request in zip(claims, allocation.claims, networks, strict=True):
+            interfaces = []
+            for device, result in zip(share.devices, share.result.devices.results, strict=True):
+                if _text(device, TYPE) not in (TYPE_NIC, TYPE_VF):
+                    continue
+                rail, network = _number(device, RAIL), by_request.get(result.request)
+                placed = PlacedInterface(device.id.device, next(names), rail=rail, mtu=mtu)
+                if network is not None:
+                    given = choose(network, rail, addresses)
+                    for one in given:
+                        take(one)
+                    placed = _on(network, placed, tuple(one.address for one in given))
+                interfaces.append(placed)
+            answer.append((claim, _result(share, Placement(_pairs(share), tuple(interfaces)), driver_name)))
+    return answer
+
+
+def _on(network: Network, placed: PlacedInterface, addresses: tuple[str, ...]) -> PlacedInterface:
+    """The interface as the network wants it."""
+    rail = network.rail(placed.rail)
+    gateways = rail.gateways if rail is not None else {}
+    return replace(
+        placed,
+        addresses=addresses,
+        mtu=network.mtu or placed.mtu,
+        network=network.name,
+        routes=tuple(PlacedRoute(str(route), gateways[route.version]) for route in network.routes),
+        vlan=network.vlan,
+        traffic_class=network.traffic_class,
+    )
 
 
 def describe(node: str, result: AllocationResult, driver_name: str) -> str:

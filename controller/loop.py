@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterable
 from queue import Empty
 
-from controller.actions import Action, Outcome, Tell
-from controller.addresses import RailSubnets
+from controller.actions import Action, Allocate, Outcome, Tell
 from controller.allocator.cel import CelCache
 from controller.binder import Binder
 from controller.leader import LeaderElection
 from controller.metrics import Metrics, StatusServer
+from controller.networks import Network
 from controller.placement import Placer
 from controller.settings import Settings
 from controller.state import ClusterState
@@ -39,14 +39,15 @@ class Controller:
         self._inbox: Inbox = Inbox()
         self._state = ClusterState(settings.placement.driver_name)
         self._view = ClusterView(client, self._state, self._inbox)
-        subnets = (
-            RailSubnets(settings.fabric_cidr, settings.rail_prefix_length) if settings.fabric_cidr else None
-        )
-        self._placer = Placer(self._state, settings.placement, subnets, CelCache())
+        if settings.fabric_cidr:
+            self._state.networks.builtin = Network.cut(settings.fabric_cidr, settings.rail_prefix_length)
+        self._placer = Placer(self._state, settings.placement, CelCache())
         self._leader = LeaderElection(
             client, settings.namespace, settings.lease_name, identity, settings.lease, clock=time.monotonic
         )
-        self._binder = Binder(client, self.may_write, self._post_outcome, writers=settings.writers)
+        self._binder = Binder(
+            client, self.may_write, self._post_outcome, timed=self._time_write, writers=settings.writers
+        )
         self._events = EventRecorder(client, "tandem-controller", identity)
         self._metrics = Metrics(
             self._placer.counts,
@@ -54,6 +55,8 @@ class Controller:
                 "pending_pods": lambda: len(self._placer),
                 "leading": lambda: float(self.may_write()),
                 "allocations_in_flight": lambda: len(self._state.assumed),
+                "changes_waiting": self._inbox.qsize,
+                "writes_waiting": lambda: self._binder.waiting,
             },
         )
         self._beat = time.monotonic()
@@ -113,12 +116,19 @@ class Controller:
         try:
             actions = self._placer.absorb(now)
             if leading:
-                decided = self._placer.step(now)
-                if decided:
-                    self._metrics.decision_seconds.observe(time.monotonic() - now)
-                self._perform(actions + decided)
+                self._perform(actions + self._decide(now))
         except Exception:
             log.exception("deciding")
+
+    def _decide(self, now: float) -> list[Action]:
+        counts = self._placer.counts
+        refusals = counts["refusals"]
+        actions = self._placer.step(now)
+        placed = any(isinstance(action, Allocate) for action in actions)
+        if placed or counts["refusals"] > refusals:
+            outcome = "allocated" if placed else "refused"
+            self._metrics.decision_seconds.labels(outcome).observe(time.monotonic() - now)
+        return actions
 
     def _take(self, wait_seconds: float) -> Iterable[Message]:
         """What is in the inbox; waits for the first."""
@@ -156,6 +166,9 @@ class Controller:
             tell.reason,
             tell.message,
         )
+
+    def _time_write(self, outcome: str, seconds: float) -> None:
+        self._metrics.write_seconds.labels(outcome).observe(seconds)
 
     def _post_outcome(self, outcome: Outcome) -> None:
         def message(now: float) -> None:

@@ -258,8 +258,8 @@ class _Planner:
             wish.wanted,
             choice.best.allocation,
             driver_name=self._settings.driver_name,
-            subnets=None,
-            addresses_in_use=frozenset(),
+            networks=self._state.networks_of(wish.wanted),
+            addresses=self._state.books.addresses,
             names_in_use=self._wishes.interface_names(wish) if entry.own_claim is None else set(),
             mtu=self._settings.mtu,
         )

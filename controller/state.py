@@ -8,18 +8,22 @@ placements that failed. Not thread-safe, no I/O, no clock: `now` is monotonic se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controller import fit
 from controller.allocator.capacity import Amounts
+from controller.allocator.limits import Limit
 from controller.allocator.model import DeviceId, NodeDevices
+from controller.attachments import Networks
 from controller.books import Books, Duplicate, Held, Pool
 from controller.extended import Askers
 from controller.neighbours import Neighbours
+from controller.networks import Network
 from controller.nodes import NodeIndex, NodeRecord
 from controller.pod_rules import neighbour
 from controller.pools import Pools
+from driver.kube.fabric import FabricNetwork
 from driver.kube.objects import (
     AllocationResult,
     DeviceClass,
@@ -71,6 +75,7 @@ class ClusterState:
     neighbours: Neighbours = field(default_factory=Neighbours)
     """Pods that have a node or are promised one."""
     askers: Askers = field(default_factory=Askers)
+    networks: Networks = field(init=False)
     classes: dict[str, DeviceClass] = field(default_factory=dict)
     classes_generation: int = 0
     claims: dict[Key, ResourceClaim] = field(default_factory=dict)
@@ -95,6 +100,7 @@ class ClusterState:
 
     def __post_init__(self) -> None:
         self.books = Books(self.driver_name)
+        self.networks = Networks(self.driver_name, trusting=not self.managed_only)
         self.pools = Pools()
         self.index = NodeIndex(self.pools, self.books, bare=not self.managed_only)
 
@@ -220,7 +226,15 @@ class ClusterState:
     def apply_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
         """A namespace's labels changed; None: it is gone."""
         self.neighbours.apply_namespace(name, labels)
+        self.networks.apply_namespace(name, labels)
         self.index.moved_on()
+        self._look_again()
+
+    def apply_network(self, old: FabricNetwork | None, new: FabricNetwork | None) -> None:
+        """A FabricNetwork changed."""
+        if old is None or new is None or old.spec != new.spec:
+            self.networks.apply(old, new)
+            self._look_again()
 
     def apply_slice(self, old: ResourceSlice | None, new: ResourceSlice | None) -> None:
         """A slice changed. Those without our taint are kube-scheduler's, not ours."""
@@ -249,6 +263,14 @@ class ClusterState:
         for name in self.nodes:
             self.index.improved(name, devices=True)
         self.touched.update(self.claimants)
+
+    def networks_of(self, claims: Iterable[ResourceClaim]) -> list[Mapping[str, Network]]:
+        """For each claim the networks of its requests. Raises NetworkRefusedError."""
+        return [self.networks.of(claim, self.classes, self.classes_generation) for claim in claims]
+
+    def network_limits(self, claims: Sequence[ResourceClaim]) -> tuple[Limit | None, ...]:
+        """For each claim the rails that its networks leave open. Raises NetworkRefusedError."""
+        return self.networks.limits(claims, self.classes, self.books.addresses, self.classes_generation)
 
     def assume(self, claim: ResourceClaim, allocation: AllocationResult) -> None:
         """We decided: the devices are taken from now on."""
@@ -292,6 +314,10 @@ class ClusterState:
             self.index.republished(name)
 
     # Beneath
+
+    def _look_again(self) -> None:
+        """What was refused everywhere may do now."""
+        self.touched.update(key for key, pod in self.claimants.items() if not pod.spec.node_name)
 
     def _republished(self, node: str) -> None:
         self.index.republished(node)
@@ -370,9 +396,11 @@ class ClusterState:
     def _rebook(self, key: Key, uid: str) -> None:
         claim = self.claims.get(key)
         current = claim is not None and claim.metadata.uid == uid
-        before = self.books.held(uid)
+        before, opened = self.books.held(uid), self.books.addresses.opened
         allocation = self.allocation_of(claim) if claim is not None and current else None
         freed, duplicates = self.books.record(uid, allocation)
+        if self.books.addresses.opened != opened:
+            self._look_again()
         self.duplicates.extend(duplicates)
         after = self.books.held(uid)
         self._note_foreign(uid, before, after)

@@ -49,7 +49,9 @@ class ClusterView:
             type: type[T],
             apply: Callable[[T | None, T | None, float], None],
             read: Callable[[msgspec.Raw], T] | None = None,
-            **selectors: str,
+            *,
+            optional: bool = False,
+            field_selector: str = "",
         ) -> Informer[T]:
             return Informer(
                 client,
@@ -58,13 +60,19 @@ class ClusterView:
                 on_change=self._posting(apply),
                 read=read,
                 name=path.rpartition("/")[2],
-                **selectors,
+                optional=optional,
+                field_selector=field_selector,
             )
 
         self._claims = watch(paths.claims(), ResourceClaim, state.apply_claim, ClaimReader())
         self._informers: list[_Watcher] = [
             watch(paths.nodes(), Node, lambda old, new, _: state.apply_node(old, new), NodeReader()),
-            watch(paths.networks(), FabricNetwork, lambda old, new, _: state.apply_network(old, new)),
+            watch(
+                paths.networks(),
+                FabricNetwork,
+                lambda old, new, _: state.apply_network(old, new),
+                optional=True,
+            ),
             watch(paths.namespaces(), Namespace, lambda old, new, _: _apply_namespace(state, old, new)),
             watch(paths.classes(), DeviceClass, lambda old, new, _: state.apply_class(old, new)),
             watch(

@@ -40,6 +40,16 @@ def claim_status(namespace: str, name: str) -> str:
     return claim(namespace, name) + "/status"
 
 
+def networks() -> str:
+    """All FabricNetworks (cluster-scoped)."""
+    return "/apis/tandem-dra.io/v1beta1/fabricnetworks"
+
+
+def namespaces() -> str:
+    """All Namespaces."""
+    return "/api/v1/namespaces"
+
+
 def nodes() -> str:
     """All Nodes."""
     return "/api/v1/nodes"

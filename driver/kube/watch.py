@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from driver.errors import KubeError, KubeGoneError
+from driver.errors import KubeError, KubeGoneError, KubeNotFoundError
 from driver.kube.client import KubeClient, WatchStream
 from driver.kube.objects import ObjectMeta
 
@@ -65,9 +65,14 @@ class Informer(Generic[T]):
         label_selector: str = "",
         on_change: Callable[[Change[T]], None] | None = None,
         read: Callable[[msgspec.Raw], T] | None = None,
+        optional: bool = False,
         name: str = "",
     ) -> None:
-        """`read` decodes one object, and may keep less of it than the API server sends."""
+        """`read` decodes one object, and may keep less of it than the API server sends.
+
+        `optional`: a kind that the API server does not have (yet) is one of which there are no objects.
+        """
+        self._optional = optional
         self._client = client
         self._path = path
         self._type = type
@@ -134,6 +139,8 @@ class Informer(Generic[T]):
             except KubeError as error:
                 if self._stopping.is_set():
                     return
+                if self._optional and isinstance(error, KubeNotFoundError):
+                    self._synced.set()
                 log.warning("watching %s: %s; again in %.1f s", self._path, error, backoff_seconds)
                 self._nudged.wait(backoff_seconds * random.uniform(0.8, 1.2))  # noqa: S311
                 backoff_seconds = min(backoff_seconds * 2, _BACKOFF_LAST_SECONDS)

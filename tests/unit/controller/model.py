@@ -8,8 +8,8 @@ from ipaddress import IPv4Network
 import msgspec
 
 from controller.actions import Allocate, Clear, Cleared, NotWritten, Tell, Written
-from controller.addresses import RailSubnets
 from controller.allocator.cel import CelCache
+from controller.networks import Network
 from controller.placement import Placer
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
@@ -36,12 +36,13 @@ class ModelCluster:
     settings: PlacementSettings = field(default_factory=PlacementSettings)
     now: float = 0.0
     slow: bool = False
-    subnets: RailSubnets = field(default_factory=lambda: RailSubnets(IPv4Network("10.200.0.0/16"), 24))
+    fabric: Network = field(default_factory=lambda: Network.cut(IPv4Network("10.200.0.0/16"), 24))
 
     def __post_init__(self) -> None:
         self.version = 100
         self.state = ClusterState(self.settings.driver_name)
-        self.placer = Placer(self.state, self.settings, self.subnets, CEL)
+        self.state.networks.builtin = self.fabric
+        self.placer = Placer(self.state, self.settings, CEL)
         self.claims: dict[str, ResourceClaim] = {}
         self.pods: dict[str, Pod] = {}
         self.allocated: list[tuple[float, Key, str]] = []  # when, pod, node

@@ -10,7 +10,7 @@ import pytest
 from controller.addressbook import AddressBook, Given
 from controller.attachments import NetworkRefusedError, Networks, NoAddressError, choose
 from controller.networks import Network
-from driver.kube.fabric import FabricNetwork, Namespace
+from driver.kube.fabric import FabricNetwork
 from driver.kube.objects import DeviceClass, ResourceClaim
 from driver.names import DRIVER_NAME
 from tests.unit.controller.things import a_class, a_request
@@ -97,12 +97,21 @@ def test_subrequests_have_the_network_of_their_request_or_their_own() -> None:
 
 def test_what_a_claim_may_not_have_is_said() -> None:
     found = networks(
-        private={"namespaces": {"names": ["other"]}}, broken={"vlan": 0}, blue={}, mute={"namespaces": None}
+        private={"namespaces": {"names": ["other"]}},
+        broken={"vlan": 0},
+        blue={},
+        mute={"namespaces": None},
+        keyed={"pkey": 0x8001},
     )
     for name, says in (
         ("private", "FabricNetwork private is not for namespace team (its spec.namespaces)"),
         ("mute", "FabricNetwork mute is not for namespace team (its spec.namespaces)"),
         ("absent", "there is no FabricNetwork absent"),
+        (
+            "keyed",
+            "FabricNetwork keyed has partition key 0x8001, which only the subnet manager "
+            "can give: use a network without one",
+        ),
         ("broken", "FabricNetwork broken is not valid: spec.vlan: is 0; right is 1 to 4094"),
     ):
         assert refusal(found, claim(attachment(name, "nic")), vf_class()) == f'request "nic": {says}'
@@ -114,10 +123,9 @@ def test_a_namespace_is_let_in_when_it_gets_the_label_and_out_when_it_loses_it()
     found = networks(gold={"namespaces": {"selector": {"matchLabels": {"tier": "gold"}}}})
     wanted = claim(attachment("gold", "nic"))
     assert "is not for namespace team" in refusal(found, wanted, vf_class())
-    team = msgspec.convert({"metadata": {"name": "team", "labels": {"tier": "gold"}}}, Namespace)
-    found.apply_namespace(None, team)
+    found.apply_namespace("team", {"tier": "gold"})
     assert names(found, wanted, vf_class()) == {"nic": "gold"}
-    found.apply_namespace(team, None)
+    found.apply_namespace("team", None)
     assert "is not for namespace team" in refusal(found, wanted, vf_class())
     trusting = networks(trusting=True, gold={"namespaces": {"selector": {"matchLabels": {"tier": "gold"}}}})
     assert names(trusting, wanted, vf_class()) == {"nic": "gold"}

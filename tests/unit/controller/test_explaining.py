@@ -60,7 +60,7 @@ def test_a_claim_that_could_be_placed_says_where() -> None:
 def test_a_claim_waits_with_the_words_of_the_event() -> None:
     objects = [*CLUSTER, a_claim("c", gpus=3, nics=3), a_pod("p", ["c"])]
     found = explain(state_of(objects, DRIVER_NAME), ("default", "c"), PlacementSettings(), CEL)
-    placer = Placer(state_of(objects, DRIVER_NAME), PlacementSettings(), None, CEL)
+    placer = Placer(state_of(objects, DRIVER_NAME), PlacementSettings(), CEL)
     told = [a for a in (*placer.absorb(0.0), *placer.step(0.0)) if isinstance(a, Tell)]
     assert found is not None
     assert found.text == told[0].message

@@ -7,7 +7,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from controller.addresses import RailSubnets
+from controller.networks import Network
 from driver.devices import Tier
 from driver.kube.objects import AllocationResult, OwnerReference, ResourceClaim
 from tests.unit.controller.model import ModelCluster
@@ -467,7 +467,7 @@ def test_whatever_happens_no_device_has_two_claims_and_nobody_is_allocated_too_o
 
 def test_where_a_rail_has_no_address_left_nothing_is_taken_and_the_pod_waits_for_one() -> None:
     cluster = ModelCluster(
-        subnets=RailSubnets(IPv4Network("10.0.0.0/29"), 30)
+        fabric=Network.cut(IPv4Network("10.0.0.0/29"), 30)
     )  # two rails, two addresses each
     cluster.add_node(a_node("n0"), slices_of("n0", an_inventory(pairs=1, vfs=4)))
     for index in range(3):
@@ -475,7 +475,7 @@ def test_where_a_rail_has_no_address_left_nothing_is_taken_and_the_pod_waits_for
     cluster.run()
     assert cluster.node_of("p1-claim") == "n0"
     assert cluster.node_of("p2-claim") is None
-    assert "no free address" in cluster.messages("p2-claim", "Unsatisfiable")[0]
+    assert "without a free address" in cluster.messages("p2-claim", "Unsatisfiable")[0]
     assert cluster.state.assumed == {}
     cluster.delete_pod("p0")
     cluster.delete_claim("p0-claim")

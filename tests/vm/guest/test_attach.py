@@ -114,7 +114,7 @@ def tags(pf: str) -> dict[int, int]:
     command = ["ip", "-j", "-d", "link", "show", "dev", NetdevProbe().read()[pf].name]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return {
-        vf["vf"]: sum(tag["vlan"] for tag in vf["vlan_list"])
+        vf["vf"]: sum(tag.get("vlan", 0) for tag in vf["vlan_list"])
         for vf in json.loads(done.stdout)[0]["vfinfo_list"]
     }
 

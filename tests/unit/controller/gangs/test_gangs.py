@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 import msgspec
 import pytest
 
-from controller.addresses import RailSubnets
+from controller.networks import Network
 from controller.placement import Placer
 from controller.state import ClusterState
 from tests.unit.controller.gangs.troop import (
@@ -144,8 +144,9 @@ def test_a_new_controller_knows_the_terms_at_once() -> None:
 def restart(cluster: ModelCluster) -> None:
     """Another process takes over: it lists what there is."""
     old = cluster.state
+    old.index.settle()
     cluster.state = ClusterState(cluster.settings.driver_name)
-    cluster.placer = Placer(cluster.state, cluster.settings, cluster.subnets, CEL)
+    cluster.placer = Placer(cluster.state, cluster.settings, CEL)
     for device_class in old.classes.values():
         cluster.state.apply_class(None, device_class)
     for record in old.nodes.values():
@@ -369,7 +370,7 @@ def test_members_that_need_cpu_go_where_it_is() -> None:
 
 
 def test_where_an_address_is_missing_for_one_member_none_is_placed() -> None:
-    cluster = a_cluster(4, pairs=1, vfs=1, subnets=RailSubnets(IPv4Network("10.0.0.0/29"), 30))
+    cluster = a_cluster(4, pairs=1, vfs=1, fabric=Network.cut(IPv4Network("10.0.0.0/29"), 30))
     join(cluster, "a", *members("a", 3), size=3)
     cluster.wait(3)
     assert nodes_of(cluster, members("a", 3)) == [None] * 3
