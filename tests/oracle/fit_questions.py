@@ -11,7 +11,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-_RULES = ("affinity", "anti", "spread", "ports", "resources", "nodes")
+_RULES = ("affinity", "anti", "spread", "spread", "ports", "resources", "nodes")
 _KEYS = ("zone", "rack", "kubernetes.io/hostname")
 _APPS = ("a", "b", "c")
 
@@ -20,6 +20,8 @@ def question(seed: int, number: int) -> Json:
     """The question of this number: `namespaces`, `nodes`, `pods` and the `pod` that looks for a node."""
     draw = random.Random(f"{seed}/{number}")
     rules = {draw.choice(_RULES), draw.choice(_RULES)}
+    if "spread" in rules and draw.random() < 0.5:
+        rules = {"spread", "nodes"}  # the policies say which nodes count
     namespaces = [
         {
             "metadata": {
