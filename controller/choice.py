@@ -97,13 +97,8 @@ class Equals:
     nodes: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidates:
-    """Nodes that stand so, by name; `group` may be of no node where a draft is the reason why they do."""
-
-    group: Group | None
-    names: Sequence[str]
-    standing: Standing | None = None
+_Candidates = tuple[Group, Sequence[str], Standing | None]
+"""Nodes, by name, that are in the state of a group; how they stand, where a draft is the reason for that."""
 
 
 class Chooser:
@@ -216,14 +211,13 @@ class Chooser:
     def _asked(self, shape: Shape, quest: Quest) -> Iterator[tuple[Answer, Sequence[str]]]:
         """Every candidate with the allocator's answer."""
         records = self._state.nodes
-        for candidates in self._candidates(quest):
-            group = candidates.group
-            answer = self._answers.of_group(shape, group) if group is not None else None
+        for group, names, drafted in self._candidates(quest):
+            answer = self._answers.of_group(shape, group)
             if answer is not None:
-                yield answer, candidates.names
+                yield answer, names
                 continue
-            for name in candidates.names:
-                standing = candidates.standing or records[name].standing
+            for name in names:
+                standing = drafted or records[name].standing
                 yield self._answers.of_node(shape, records[name], standing), [name]
 
     def _candidates(self, quest: Quest) -> Iterator[_Candidates]:
@@ -239,18 +233,18 @@ class Chooser:
         for record in (self._state.nodes[name] for name in sorted(drafted)):
             if record.published is not None and (not pins or record.name == pins[0]):
                 standing = index.standing(record, quest.draft)
-                yield _Candidates(index.group_of(record.published, standing), [record.name], standing)
+                yield index.group_of(record.published, standing), [record.name], standing
         if some is None:
             for group in groups:
                 names = [n for n in group.names if n not in drafted] if drafted else group.names
-                yield _Candidates(group, names)
+                yield group, names, None
             return
         by_group: dict[Group, list[str]] = {}
         for record in some:
             if record.group is not None and record.name not in drafted:
                 by_group.setdefault(record.group, []).append(record.name)
         for group in sorted(by_group, key=lambda group: (-group.full, group.number)):
-            yield _Candidates(group, sorted(by_group[group]))
+            yield group, sorted(by_group[group]), None
 
     def _drafted(self, quest: Quest) -> set[str]:
         """Nodes whose devices the draft concerns."""

@@ -56,7 +56,8 @@ class Published:
         ids: by position: the node's devices, then those that only draw from the same counters.
         pools: as they are called in `devices`, by name.
         positions: of the devices, by name, for each pool.
-        classes: positions that nothing but names and numbers tells apart.
+        classes: positions that nothing but names and numbers tells apart; `class_of` is the other way round,
+            `masks` has a bit for each member.
         groups: of nodes, by what is taken; kept by `controller.nodes`.
         memo: answers of claims that look closer; kept by `controller.answers`.
     """
@@ -67,6 +68,7 @@ class Published:
     pools: tuple[Pool, ...]
     positions: Sequence[Mapping[str, int]]
     classes: tuple[tuple[int, ...], ...]
+    class_of: tuple[int, ...]
     masks: tuple[int, ...]
     groups: dict[Any, Any] = field(default_factory=dict, repr=False)
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
@@ -86,6 +88,7 @@ class Published:
             classes.setdefault(_likeness(device), []).append(position)
         found = [tuple(members) for members in classes.values()]
         found += [(position,) for position in range(len(devices.devices), len(ids))]
+        class_of = {position: number for number, members in enumerate(found) for position in members}
         return cls(
             devices=devices,
             common=common,
@@ -93,6 +96,7 @@ class Published:
             pools=tuple(pools),
             positions=positions,
             classes=tuple(found),
+            class_of=tuple(class_of[position] for position in range(len(ids))),
             masks=tuple(sum(1 << position for position in members) for members in found),
         )
 
@@ -190,9 +194,9 @@ def moved_positions(
     published: Published, source: int, target: int, positions: Collection[int]
 ) -> Mapping[int, int]:
     """Devices that are free by `source`, and which are free by `target` instead, class by class."""
-    of_class = {position: members for members in published.classes for position in members}
     moved: dict[int, int] = {}
-    for members in {of_class[position] for position in positions}:
+    for number in {published.class_of[position] for position in positions}:
+        members = published.classes[number]
         free = [position for position in members if not target >> position & 1]
         mine = [position for position in members if not source >> position & 1]
         moved |= dict(zip(mine, free, strict=True))
