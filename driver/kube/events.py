@@ -104,8 +104,7 @@ class EventRecorder:
     def _write(self, key: _Key) -> None:
         regarding, _, _, _ = key
         now = self._clock()
-        for old in [k for k, w in self._written.items() if now - w.at_seconds > _FORGET_AFTER_SECONDS]:
-            del self._written[old]
+        self._forget(now)
         written = self._written.get(key)
         path = paths.events(regarding.namespace or "default")
         if written is None:
@@ -117,11 +116,19 @@ class EventRecorder:
         if now - written.at_seconds < _SERIES_EVERY_SECONDS:
             return
         written.at_seconds = now
+        self._written[key] = self._written.pop(key)  # the oldest stay first
         try:
             series = {"series": {"count": written.count, "lastObservedTime": _now()}}
             self._client.patch(f"{path}/{written.name}", series, dict[str, Any])
         except KubeNotFoundError:
             del self._written[key]
+
+    def _forget(self, now: float) -> None:
+        while self._written:
+            oldest = next(iter(self._written))
+            if now - self._written[oldest].at_seconds <= _FORGET_AFTER_SECONDS:
+                return
+            del self._written[oldest]
 
     def _body(self, key: _Key, name: str) -> dict[str, Any]:
         regarding, type_, reason, message = key
