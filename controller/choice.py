@@ -286,8 +286,7 @@ class _Fits:
         self._state = state
         self._quest = quest
         self._requests = fit.pod_requests(quest.pod)
-        drafted = quest.draft.pods if quest.draft is not None else {}
-        self._beside = [neighbour(pod, node) for node, pods in drafted.items() for pod in pods]
+        self._beside = quest.draft.neighbours if quest.draft is not None else ()
         bound = bool(quest.pod.spec.node_name)  # past kube-scheduler and its filters
         self._around = None if bound else state.neighbours.ask(quest.pod, self._beside)
 

@@ -16,6 +16,7 @@ from controller.allocator.capacity import Amounts
 from controller.allocator.model import DeviceId, add_amounts, shares_of
 from controller.allocator.verdict import Allocation
 from controller.books import Pool
+from controller.pod_rules import Neighbour, neighbour
 from driver.kube.objects import Pod
 
 
@@ -27,13 +28,13 @@ class Draft:
         taken: devices held whole, by pool (a network-attached pool is taken for all nodes at once).
         shared: what is consumed of devices that are shared, by pool.
         used: resources by node.
-        pods: the drafted pods by node.
+        neighbours: the drafted pods, as what they mean to others.
     """
 
     taken: Mapping[Pool, frozenset[DeviceId]] = field(default_factory=dict)
     shared: Mapping[Pool, Mapping[DeviceId, Amounts]] = field(default_factory=dict)
     used: Mapping[str, fit.Amounts] = field(default_factory=dict)
-    pods: Mapping[str, tuple[Pod, ...]] = field(default_factory=dict)
+    neighbours: tuple[Neighbour, ...] = ()
 
     def plus(self, node: str, pod: Pod, allocation: Allocation | None = None) -> Draft:
         """The draft with one more pod; `allocation` is of those claims that it is the first to bring."""
@@ -54,5 +55,5 @@ class Draft:
             taken=taken,
             shared=shared,
             used={**self.used, node: used},
-            pods={**self.pods, node: (*self.pods.get(node, ()), pod)},
+            neighbours=(*self.neighbours, neighbour(pod, node)),
         )
