@@ -19,6 +19,13 @@ _COUNTERS = {
     "duplicate_devices": "Devices found allocated to two claims.",
     "foreign_allocations": "Allocations of managed devices by another client.",
 }
+_GAUGES = {
+    "pending_pods": "Pods that wait for a placement.",
+    "leading": "1 where this process decides.",
+    "allocations_in_flight": "Allocations decided and not seen in the API yet.",
+    "changes_waiting": "Changes of the cluster that the deciding loop has not taken in yet.",
+    "writes_waiting": "Writes that no writer has begun yet.",
+}
 _PREFIX = "tandem_controller_"
 
 
@@ -26,16 +33,24 @@ class Metrics(Collector):
     """Reads the placement's counts when asked, so that the decisions know nothing of metrics."""
 
     def __init__(self, counts: Mapping[str, int], gauges: Mapping[str, Callable[[], float]]) -> None:
-        """`gauges` are values to ask for, by name."""
+        """`gauges` are values to ask for, by name: all of those that there are."""
         self._counts = counts
         self._gauges = gauges
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self.decision_seconds = Histogram(
             f"{_PREFIX}decision_seconds",
-            "Time that one pod's decision took.",
+            "Time that one pod's decision took, by outcome: allocated, refused.",
+            ["outcome"],
             registry=self.registry,
             buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+        )
+        self.write_seconds = Histogram(
+            f"{_PREFIX}write_seconds",
+            "Time from a decision to the end of its write, by outcome (written, failed, cleared…).",
+            ["outcome"],
+            registry=self.registry,
+            buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
         )
 
     def collect(self) -> Iterable[Metric]:
@@ -43,9 +58,7 @@ class Metrics(Collector):
         for name, text in _COUNTERS.items():
             yield CounterMetricFamily(f"{_PREFIX}{name}", text, value=self._counts.get(name, 0))
         for name, gauge in self._gauges.items():
-            yield GaugeMetricFamily(
-                f"{_PREFIX}{name}", name.replace("_", " ").capitalize() + ".", value=gauge()
-            )
+            yield GaugeMetricFamily(f"{_PREFIX}{name}", _GAUGES[name], value=gauge())
 
 
 class StatusServer:
