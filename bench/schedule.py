@@ -13,7 +13,7 @@ creation to the last one's binding. `paced` are single pods, one after the other
 Everything shares one machine. The limits of the control plane's clients are raised (see tests/controlplane's
 config), or they would be all that is measured; ``--stock-limits`` leaves them as Kubernetes ships them.
 
-    python -m bench.schedule [--cases one,paced,four,eight] [--nodes 100,1000] [--rounds 3] [--stock-limits]
+    python -m bench.schedule [--cases one,paced,four,eight] [--nodes 100,1000] [--rounds N] [--stock-limits]
 """
 
 from __future__ import annotations
@@ -39,23 +39,30 @@ _AT_SIZE: Final = {100: ("one", "paced", "four", "eight"), 1000: ("one", "paced"
 """Cases by number of nodes; all of them at other sizes."""
 
 
+_LARGE: Final = 500
+"""More nodes than that: fewer pods and rounds, since the peer takes long and so do the slices."""
+
+
 def main() -> None:
     """Run and report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cases", type=_names, default=list(CASES), help=f"of {','.join(CASES)}")
     parser.add_argument("--nodes", type=_numbers, default=[100, 1000], help="sizes, e.g. 100,1000")
-    parser.add_argument("--rounds", type=int, default=3, help="of each arm (%(default)d)")
+    parser.add_argument("--rounds", type=int, help="of each arm (3; on more than 500 nodes 2)")
     parser.add_argument("--stock-limits", action="store_true", help="client limits as Kubernetes ships them")
     options = parser.parse_args()
     results: dict[str, Any] = {"limits": "stock" if options.stock_limits else "raised"}
     goals: list[Goal] = []
     with fake_cluster(stock_limits=options.stock_limits) as cluster:
         for size in sorted(options.nodes):
-            cases = [CASES[name] for name in options.cases if name in _AT_SIZE.get(size, CASES)]
+            large = size > _LARGE
+            cases = [
+                CASES[name].at(large=large) for name in options.cases if name in _AT_SIZE.get(size, CASES)
+            ]
             if not cases:
                 continue
             cluster.grow(size)
-            rows = results[f"{size}_nodes"] = _measure(cluster, cases, options.rounds)
+            rows = results[f"{size}_nodes"] = _measure(cluster, cases, options.rounds or (2 if large else 3))
             goals += [
                 Goal(*_named(known, rows[name])) for name in rows if (known := _GOALS.get((name, size)))
             ]

@@ -163,7 +163,7 @@ class FakeCluster:
 
 @contextmanager
 def fake_cluster(*, stock_limits: bool) -> Iterator[FakeCluster]:
-    """Such a cluster, for the time of the block."""
+    """Such a cluster, for the time of the block; it has the classes, and the controller's rights."""
     arguments = dict(_STOCK) if stock_limits else {}
     arguments[CONTROLLER_MANAGER] = (*arguments.get(CONTROLLER_MANAGER, ()), FOR_GOOD)
     os.environ["PYTHONPATH"] = str(ROOT)  # the controller is to run from here, wherever it is started

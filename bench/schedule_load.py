@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from bench.report import percentile
@@ -19,7 +19,7 @@ from tests.controlplane import wait_for
 
 _NAMESPACE: Final = "default"
 _CREATORS: Final = 4
-_BOUND_WITHIN_SECONDS: Final = 120.0
+_BOUND_WITHIN_SECONDS: Final = 300.0
 _CLEAN_WITHIN_SECONDS: Final = 120.0
 _TEMPLATES: Final = f"/apis/resource.k8s.io/v1/namespaces/{_NAMESPACE}/resourceclaimtemplates"
 
@@ -32,6 +32,10 @@ class Case:
     pairs: int
     pods: int
     per_second: float = 0.0
+
+    def at(self, *, large: bool) -> Case:
+        """The same for a large cluster, or for another."""
+        return replace(self, pods=self.pods // 2) if large else self
 
 
 CASES: Final = {
