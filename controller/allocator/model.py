@@ -20,7 +20,15 @@ from controller.allocator import quantity
 from controller.allocator.capacity import Amounts
 from controller.fit import selects
 from driver.devices import Place
-from driver.kube.objects import AllocationResult, Device, Node, NodeSelector, ResourceClaim, ResourceSlice
+from driver.kube.objects import (
+    AllocationResult,
+    Device,
+    Node,
+    NodeSelector,
+    ResourceClaim,
+    ResourceSlice,
+    ResourceSliceSpec,
+)
 from driver.slices import place_of
 
 T = TypeVar("T")
@@ -53,12 +61,16 @@ class PoolDevice:
     Attributes:
         content: what a selector can see of it (driver, attributes, capacity), as bytes: equal content,
             equal verdict.
+        local: it belongs to this node alone.
+        reach: of one that does not, the nodes that can reach it; None: all.
     """
 
     id: DeviceId
     device: Device
     place: Place
     content: bytes
+    local: bool = True
+    reach: NodeSelector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +137,12 @@ class NodeDevices:
                     device=device,
                     place=place_of(device, pool.driver),
                     content=content_of(pool.driver, device),
+                    local=bool(where.node_name),
+                    reach=where.node_selector,
                 )
                 for item in current
                 for device in item.spec.devices
-                if _reaches(item, device, node)
+                if _selected(where := _where(item, device), node)
             ]
             # Devices that need a condition before they can be bound come last, as with kube-scheduler.
             (late if any(d.device.binding_conditions for d in reached) else devices).extend(reached)
@@ -188,19 +202,19 @@ def add_amounts(total: dict[str, Fraction], more: Amounts) -> None:
 def node_reaches(item: ResourceSlice, node: Node) -> bool:
     """Does the slice, or one of its devices, belong to what the node can reach?"""
     if item.spec.per_device_node_selection:
-        return any(_reaches(item, device, node) for device in item.spec.devices)
-    return _selected(item.spec.node_name, item.spec.node_selector, item.spec.all_nodes, node)
+        return any(_selected(device, node) for device in item.spec.devices)
+    return _selected(item.spec, node)
 
 
-def _reaches(item: ResourceSlice, device: Device, node: Node) -> bool:
-    where = device if item.spec.per_device_node_selection else item.spec
-    return _selected(where.node_name, where.node_selector, where.all_nodes, node)
+def _where(item: ResourceSlice, device: Device) -> Device | ResourceSliceSpec:
+    """What says which nodes reach the device."""
+    return device if item.spec.per_device_node_selection else item.spec
 
 
-def _selected(name: str | None, selector: NodeSelector | None, all_nodes: bool, node: Node) -> bool:
-    if name:
-        return name == node.metadata.name
-    return all_nodes or (selector is not None and selects(selector, node))
+def _selected(where: Device | ResourceSliceSpec, node: Node) -> bool:
+    if where.node_name:
+        return where.node_name == node.metadata.name
+    return where.all_nodes or (where.node_selector is not None and selects(where.node_selector, node))
 
 
 def _newest(slices: Sequence[ResourceSlice], node: Node) -> list[ResourceSlice] | None:

@@ -30,14 +30,15 @@ def claim_allocations(
     chosen: Sequence[Chosen],
     problem: Problem,
     solution: Solution,
+    driver: str,
 ) -> list[ClaimAllocation]:
-    """One value for each claim, in order."""
+    """One value for each claim, in order; `driver` is ours."""
     indices, pairs = _devices(problem, solution)
     answer = []
     for claim in claims:
         mine = [i for i, c in enumerate(chosen) if c.ask.claim == claim.index]
         results: list[DeviceRequestAllocationResult] = []
-        devices = []
+        devices: list[PoolDevice] = []
         for demand in mine:
             ask = chosen[demand].ask
             for index in indices[demand]:
@@ -63,7 +64,7 @@ def claim_allocations(
                     devices=DeviceAllocationResult(
                         results=results, config=_configs(claim, [chosen[i] for i in mine])
                     ),
-                    node_selector=only_on(node.node),
+                    node_selector=_good_for(devices, node.node, driver),
                 ),
                 devices=tuple(devices),
                 pairs=tuple(claim_pairs),
@@ -182,6 +183,35 @@ def _configs(claim: ParsedClaim, chosen: Sequence[Chosen]) -> list[DeviceAllocat
         if not config.requests or names & set(config.requests)
     ]
     return configs
+
+
+def _good_for(devices: Sequence[PoolDevice], node_name: str, driver: str) -> NodeSelector | None:
+    """The nodes on which the claim can be used; None: all.
+
+    As kube-scheduler has it, one device of a node's own pins the claim there, and network-attached ones leave
+    it to all nodes that reach each of them, so that pods on several nodes can share it. A device of our own
+    driver pins it in any case: only then may the node's plugin write the claim's device status.
+    """
+    merged = NodeSelectorTerm()
+    for one in devices:
+        terms = one.reach.node_selector_terms if one.reach else []
+        if one.local or one.device.binds_to_node or one.id.driver == driver or len(terms) > 1:
+            return only_on(node_name)
+        for term in terms:
+            merged.match_fields.extend(r for r in term.match_fields if r not in merged.match_fields)
+            merged.match_expressions.extend(
+                r for r in term.match_expressions if r not in merged.match_expressions
+            )
+    if not merged.match_fields and not merged.match_expressions:
+        return None
+    return NodeSelector(node_selector_terms=[merged])
+
+
+def moved_to(selector: NodeSelector | None, node_name: str) -> NodeSelector | None:
+    """Of the same answer on another node that is alike: a claim that was pinned is pinned there."""
+    terms = selector.node_selector_terms if selector is not None else []
+    pinned = any(one.key == "metadata.name" for term in terms for one in term.match_fields)
+    return only_on(node_name) if pinned else selector
 
 
 def only_on(node_name: str) -> NodeSelector:

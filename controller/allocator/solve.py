@@ -66,6 +66,7 @@ class _Attempt:
         self._node = node
         self._taken = taken
         self._limits = limits
+        self._driver = options.driver
         self._filter = Filter(node, taken, options, cel, limits)
         self._builder = Builder(node, taken, limits)
         self._steps = Steps(options.steps)
@@ -199,7 +200,7 @@ class _Attempt:
     def _allocation(
         self, chosen: Sequence[Chosen], problem: Problem, solution: Solution, ranks: tuple[int, ...]
     ) -> Allocation:
-        allocated = claim_allocations(self._claims, self._node, chosen, problem, solution)
+        allocated = claim_allocations(self._claims, self._node, chosen, problem, solution, self._driver)
         positions = traits(self._node).positions
         mine = [
             positions[device.id]

@@ -3,8 +3,9 @@
 A device is one line, ``gpu-0: type=gpu pcieRoot=r0 mem~80Gi !key:NoSchedule``: ``name=value`` is an attribute
 (an integer if it looks like one, true and false are booleans, ``v1.2.3`` a version), ``name~value`` a
 capacity (with its policy ``~8Gi?default=1Gi,min=1Gi,max=4Gi,step=1Gi`` or ``?values=1Gi+2Gi``), ``multi``
-lets several share it, ``!key:effect`` is a taint, ``-set.counter=value`` a consumption.
-``gpu-[0-7]: rail=#`` is eight of them, # their number. pcieRoot, numaNode and pciBusID get Kubernetes'
+lets several share it, ``!key:effect`` is a taint, ``-set.counter=value`` a consumption; ``name={a,b}`` is a
+list, ``@node``, ``@zone=a`` or ``@all`` where it is reached from, ``bound`` binds it to a node, ``ready-first``
+has binding conditions. ``gpu-[0-7]: rail=#`` is eight of them, # their number. pcieRoot, numaNode and pciBusID get Kubernetes'
 domain, others stay unqualified.
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from driver.kube.objects import Device, DeviceClass, Node, ResourceClaim, ResourceSlice
+from driver.kube.objects import Device, DeviceClass, DeviceClassConfig, Node, ResourceClaim, ResourceSlice
 from driver.names import API_VERSION, DRIVER_NAME
 
 CONTROLLER = "!tandem-dra.io/controller:NoSchedule"
@@ -51,6 +52,12 @@ def device(line: str, *, managed: bool = False) -> Device:
             counters.setdefault(counter_set, {})[counter] = {"value": value}
         elif word == "multi":
             raw["allowMultipleAllocations"] = True
+        elif word == "bound":
+            raw["bindsToNode"] = True
+        elif word == "ready-first":
+            raw["bindingConditions"], raw["bindingFailureConditions"] = ["ready"], ["failed"]
+        elif word.startswith("@"):
+            raw |= reached_from(word[1:])
         elif "~" in word:
             key, _, value = word.partition("~")
             raw["capacity"][key] = _capacity(value)
@@ -73,7 +80,20 @@ def _capacity(text: str) -> dict[str, object]:
     return {"value": value, "requestPolicy": found} if found else {"value": value}
 
 
+def reached_from(text: str) -> dict[str, object]:
+    """``all``, a label as ``zone=a``, ``each`` device by itself, or a node's name."""
+    if text in ("all", "each"):
+        return {"allNodes": True} if text == "all" else {"perDeviceNodeSelection": True}
+    key, _, value = text.partition("=")
+    if not value:
+        return {"nodeName": text}
+    term = {"key": key, "operator": "In", "values": [value]}
+    return {"nodeSelector": {"nodeSelectorTerms": [{"matchExpressions": [term]}]}}
+
+
 def _attribute(value: str) -> dict[str, object]:
+    if value.startswith("{"):
+        return {"strings": value[1:-1].split(",")}
     if re.fullmatch(r"-?\d+", value):
         return {"int": int(value)}
     if value in ("true", "false"):
@@ -126,6 +146,32 @@ def of_devices(
     ]
 
 
+def part(
+    name: str,
+    lines: Iterable[str],
+    *,
+    driver: str,
+    pool: str,
+    generation: int,
+    count: int,
+    counters: Mapping[str, Mapping[str, str]] | None,
+    where: str,
+) -> ResourceSlice:
+    """One slice of a pool, of devices or of counters."""
+    sets = [
+        {"name": of, "counters": {c: {"value": v} for c, v in values.items()}}
+        for of, values in (counters or {}).items()
+    ]
+    devices = [msgspec.to_builtins(device(one)) for line in lines for one in expand(line)]
+    spec: dict[str, Any] = {
+        "driver": driver,
+        "pool": {"name": pool, "generation": generation, "resourceSliceCount": count},
+        **reached_from(where),
+        **({"sharedCounters": sets} if sets else {"devices": devices}),
+    }
+    return msgspec.convert({"metadata": {"name": name}, "spec": spec}, ResourceSlice)
+
+
 def node(name: str = "node", **labels: str) -> Node:
     return msgspec.convert({"metadata": {"name": name, "labels": labels}}, Node)
 
@@ -148,7 +194,7 @@ def classes(**expressions: str) -> dict[str, DeviceClass]:
 
 def request(text: str) -> dict[str, Any]:
     """``gpu: gpu x4 mem~2Gi if <CEL>``: name, class, count (or ``all``), capacity, selector; ``admin``
-    access; ``+key:effect`` a toleration; ``a | b``: subrequests s0, s1.
+    access; ``+key:effect`` or ``+key=value:effect`` a toleration; ``a | b``: subrequests s0, s1.
     """
     name, _, rest = text.partition(":")
     options = [_exact(part) for part in rest.split(" | ")]
@@ -176,10 +222,25 @@ def _exact(text: str) -> dict[str, Any]:
             answer["count"] = int(word[1:])
         elif word.startswith("+"):
             key, _, effect = word[1:].partition(":")
-            answer.setdefault("tolerations", []).append({"key": key, "operator": "Exists", "effect": effect})
+            key, equal, value = key.partition("=")
+            rule = {"operator": "Equal", "value": value} if equal else {"operator": "Exists"}
+            answer.setdefault("tolerations", []).append({"key": key, **rule, "effect": effect})
     if expression:
         answer["selectors"] = [{"cel": {"expression": expression}}]
     return answer
+
+
+def opaque(text: str) -> dict[str, Any]:
+    """``gpu, nic: hello`` is another driver's configuration of these requests; without names, of all."""
+    requests, _, word = text.rpartition(":")
+    config = {"opaque": {"driver": "d.io", "parameters": {"say": word.strip()}}}
+    return {"requests": [name.strip() for name in requests.split(",")], **config} if requests else config
+
+
+def class_config(config: str | Mapping[str, Any]) -> DeviceClassConfig:
+    """Another driver's word, or the fields of an Alignment."""
+    raw = opaque(config) if isinstance(config, str) else alignment(**config)
+    return msgspec.json.decode(msgspec.json.encode(raw), type=DeviceClassConfig)
 
 
 def alignment(gpus: str = "gpu", nics: str = "nic", **more: Any) -> dict[str, Any]:
