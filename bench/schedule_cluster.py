@@ -63,6 +63,7 @@ class FakeCluster:
         self.cluster = cluster
         self.client = KubeClient.load(cluster.kubeconfig, user_agent="tandem-bench", timeout_seconds=60)
         self._nodes: dict[str, str] = {}
+        self._entered: tuple[Arm, int] | None = None
         machine = source.read(load(_MACHINE, vfs_per_pf=_VFS_PER_NIC))
         self._slices = {
             arm: build(
@@ -90,6 +91,8 @@ class FakeCluster:
 
     def enter(self, arm: Arm) -> None:
         """Let this arm allocate: slices, admission and controller as it has them."""
+        if self._entered == (arm, self.size):
+            return
         if (known := self.cluster.processes.get(CONTROLLER)) is not None:
             known.stop()
         begin = time.monotonic()
@@ -101,6 +104,7 @@ class FakeCluster:
         self._publish(arm)
         if arm.controller:
             self._start_controller()
+        self._entered = arm, self.size
         progress(f"{arm.name}: ready after {time.monotonic() - begin:.1f} s")
 
     def cpu_seconds(self) -> Mapping[str, float]:
