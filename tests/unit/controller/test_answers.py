@@ -20,7 +20,14 @@ from controller.draft import Draft
 from controller.quest import Quest
 from controller.settings import PlacementSettings
 from controller.state import ClusterState
-from driver.kube.objects import Device, ResourceClaim
+from driver.kube.objects import (
+    AllocationResult,
+    Device,
+    DeviceAllocationResult,
+    DeviceRequestAllocationResult,
+    ResourceClaim,
+    ResourceClaimStatus,
+)
 from driver.names import DRIVER_NAME
 from tests.unit.allocator import world
 from tests.unit.allocator.checker import Case, violations
@@ -80,12 +87,12 @@ def machines(draw: st.DrawFn) -> list[str]:
     """Switches with GPUs and VFs; some draw from counters, some are shared by many."""
     lines = []
     counters = draw(st.booleans())
-    for switch in range(draw(st.integers(1, 3))):
+    for switch in range(draw(st.integers(1, 2))):
         place = f"pcieSwitch=s{switch} pcieRoot=r{switch // 2} numaNode={switch // 2} rail={switch}"
         for number in range(draw(st.integers(1, 2))):
             drawn = " -s.a=2" if counters else ""
             lines.append(f"gpu-{switch}-{number}: type=gpu {place} uuid=NODE-{switch}-{number}{drawn}")
-        for number in range(draw(st.integers(0, 3))):
+        for number in range(draw(st.integers(0, 4))):
             drawn = " -s.a=1" if counters and draw(st.booleans()) else ""
             lines.append(f"vf-{switch}-{number}: type=vf {place} vfIndex={number}{drawn}")
     if draw(st.booleans()):
@@ -133,6 +140,20 @@ class Cluster:
             self.state.apply_claim(None, placed, 0.0)
             self.claims.append(placed)
 
+    def take(self, node: str, number: int) -> None:
+        """Let somebody else hold one of the devices."""
+        devices = self.devices[node]
+        device = devices[number % len(devices)]
+        if not device.allow_multiple_allocations:
+            uid = f"{node}/{device.name}"
+            claim = world.claim(["g: gpu"], name=uid)
+            result = DeviceRequestAllocationResult(
+                request="g", driver=DRIVER_NAME, pool=f"pool-of-{node}", device=device.name
+            )
+            allocation = AllocationResult(devices=DeviceAllocationResult(results=[result]))
+            status = ResourceClaimStatus(allocation=allocation)
+            self.state.apply_claim(None, msgspec.structs.replace(claim, status=status), 0.0)
+
     def release(self, number: int) -> None:
         if self.claims:
             self.state.apply_claim(self.claims.pop(number % len(self.claims)), None, 0.0)
@@ -154,13 +175,19 @@ def worth(answer: Allocation) -> tuple[Any, ...]:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     machines(),
-    st.lists(st.tuples(st.integers(0, len(ASKED) - 1), st.sampled_from(NODES), st.booleans()), max_size=12),
+    st.sets(st.tuples(st.sampled_from(NODES), st.integers(0, 15)), max_size=12),
+    st.lists(st.tuples(st.integers(0, len(ASKED) - 1), st.sampled_from(NODES), st.booleans()), max_size=4),
     st.sets(st.integers(0, len(ASKED) - 1), min_size=1, max_size=3),
 )
 def test_a_shared_answer_is_what_asking_the_node_itself_gives(
-    machine: list[str], history: list[tuple[int, str, bool]], wanted: set[int]
+    machine: list[str],
+    held: set[tuple[str, int]],
+    history: list[tuple[int, str, bool]],
+    wanted: set[int],
 ) -> None:
     cluster = Cluster(machine)
+    for node, device in held:
+        cluster.take(node, device)
     for number, (which, node, release) in enumerate(history):
         if release:
             cluster.release(which)
