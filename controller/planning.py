@@ -17,14 +17,21 @@ from controller import decision
 from controller.allocator.cel import CelCache, SelectorError
 from controller.allocator.model import NodeDevices
 from controller.allocator.traits import traits, values
-from controller.books import read
+from controller.allocator.verdict import Allocation
+from controller.backoff import Backoff
+from controller.books import node_of, read
 from controller.choice import Chooser
+from controller.gangs.book import GangBook
+from controller.gangs.joint import Joint
+from controller.gangs.membership import GangId
+from controller.gangs.turns import GangTurns
 from controller.quest import Quest
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key, claim_keys
 from controller.validation.documents import KubeObject
 from controller.wish import NoWish, Wish, Wishes
 from driver.errors import InvalidObjectError, TandemError
+from driver.kube.fabric import FabricNetwork, Namespace
 from driver.kube.objects import (
     AllocationResult,
     DeviceClass,
@@ -142,11 +149,21 @@ class _Planner:
         for item in objects:
             if isinstance(item, DeviceClass):
                 self._state.apply_class(None, item)
+            elif isinstance(item, FabricNetwork):
+                self._state.apply_network(None, item)
+            elif isinstance(item, Namespace):
+                self._state.apply_namespace(item.metadata.name, item.metadata.labels)
             elif isinstance(item, ResourceClaim):
                 self._state.apply_claim(None, _with_uid(item), 0.0)
         self._entries = sorted(self._load_pods(objects), key=lambda entry: entry.order)
         self._wishes = Wishes(self._state, None)
         self._chooser = Chooser(self._state, settings, cel)
+        self._book = GangBook(self._state, self._wishes)
+        joint = Joint(self._state, self._chooser, settings, cel)
+        self._gangs = GangTurns(self._state, self._book, joint, self._chooser, Backoff())
+        for key in self._state.claimants:
+            self._book.update(key)
+        self._refused: dict[GangId, str] = {}
 
     def run(self) -> Plan:
         self._warm()
@@ -243,6 +260,8 @@ class _Planner:
             return self._planned(entry, None, wish.reason)
         if not wish.wanted and pod.spec.node_name:
             return self._planned(entry, pod.spec.node_name, None, settled=True)
+        if self._book.has(_key(pod)) and (wish.wanted or self._book.gang_of(_key(pod)) in self._refused):
+            return self._place_member(entry)
         sharers = self._wishes.sharers(wish) if entry.own_claim is None else []
         start = self._clock()
         try:
@@ -254,19 +273,56 @@ class _Planner:
         if choice.best is None:
             nearest = self._chooser.nearest(wish.wanted, choice)
             return self._planned(entry, None, f"{choice.why_not}{nearest}")
+        self._write(wish, choice.best.allocation, own=entry.own_claim is None)
+        return self._planned(entry, choice.best.node, None)
+
+    def _place_member(self, entry: _Entry) -> PlannedPod:
+        """Of a gang: whoever is first has all of them placed."""
+        key = _key(entry.pod)
+        gang = self._book.gang_of(key)
+        if gang is None:
+            return self._planned(entry, None, self._book.alone(key))
+        if gang not in self._refused:
+            self._refused[gang] = self._place_gang(gang)
+        claims = self._state.claims_of(entry.pod) or ()
+        nodes = [node_of(claim.status.allocation) for claim in claims if claim.status.allocation]
+        if len(nodes) < len(claims):
+            return self._planned(entry, None, self._refused[gang])
+        return self._planned(entry, next(filter(None, nodes), None), None)
+
+    def _place_gang(self, gang: GangId) -> str:
+        """As many as there are to be placed; why the others are not."""
+        while True:
+            start = self._clock()
+            places = self._gangs.asked(gang)
+            self._seconds += self._clock() - start
+            if isinstance(places, str):
+                return places
+            before = [claim for one in places for claim in one.wish.wanted]
+            if not before:
+                return ""
+            try:
+                for one in places:
+                    self._write(one.wish, one.allocation, own=True)
+            except TandemError as error:
+                for claim in before:
+                    self._state.apply_claim(self._state.claims[_key(claim)], claim, 0.0)
+                return str(error)
+
+    def _write(self, wish: Wish, allocation: Allocation, *, own: bool) -> None:
+        """Into the claims, as they are in memory; `own`: the pod is a real one."""
         composed = decision.compose(
             wish.wanted,
-            choice.best.allocation,
+            allocation,
             driver_name=self._settings.driver_name,
             networks=self._state.networks_of(wish.wanted),
             addresses=self._state.books.addresses,
-            names_in_use=self._wishes.interface_names(wish) if entry.own_claim is None else set(),
+            names_in_use=self._wishes.interface_names(wish) if own else set(),
             mtu=self._settings.mtu,
         )
         for claim, result in composed:
             status = msgspec.structs.replace(claim.status, allocation=result)
             self._state.apply_claim(claim, msgspec.structs.replace(claim, status=status), 0.0)
-        return self._planned(entry, choice.best.node, None)
 
     def _planned(
         self, entry: _Entry, node: str | None, reason: str | None, *, settled: bool = False

@@ -111,6 +111,24 @@ class GangTurns:
         if not_before > now:
             return Wait(until=not_before)
         left_out = self._backoff.left_out(subjects, now)
+        places = self._places(roll, left_out)
+        return self.refused(gang, places, now, left_out) if isinstance(places, NoRoom | str) else places
+
+    def asked(self, gang: GangId) -> Sequence[Placed] | str:
+        """Places for those that are to go together, or why there are none; empty where nobody waits. For
+        telling: nothing is kept of it.
+        """
+        roll = self._book.roll(gang)
+        if roll is None or not roll.waiting:
+            return ()
+        if roll.conflict or roll.missing:
+            return f"{gang}: {roll.conflict}" if roll.conflict else _missing(roll)
+        places = self._places(roll, _NOWHERE)
+        if isinstance(places, NoRoom | str):
+            return f"{gang}: {self._refusal(roll, places, _NOWHERE)}"
+        return places
+
+    def _places(self, roll: Roll, left_out: Mapping[str, float]) -> Sequence[Placed] | NoRoom | str:
         refusal: NoRoom | str = ""
         for wishes in _together(roll):
             band = Band(wishes, roll.asking, roll.gang.same_rails, roll.gang.within, roll.terms, left_out)
@@ -122,7 +140,7 @@ class GangTurns:
             if not isinstance(placed, NoRoom):
                 return placed
             refusal = refusal or placed
-        return self.refused(gang, refusal, now, left_out)
+        return refusal
 
     def refused(
         self,
@@ -140,7 +158,7 @@ class GangTurns:
         say = _Say(
             "Unsatisfiable",
             why,
-            lambda: f"{gang}: {why if isinstance(why, str) else self._room(roll, why, left_out)}",
+            lambda: f"{gang}: {self._refusal(roll, why, left_out)}",
         )
         tells, again = self._told(roll, waiting, now, say, late=late)
         if waiting.timeouts:
@@ -149,11 +167,7 @@ class GangTurns:
         return Wait(min(*left_out.values(), again, waiting.deadline), True, tells, back)
 
     def _incomplete(self, roll: Roll, waiting: _Waiting, now: float) -> Wait:
-        there = len(roll.allocated) + len(roll.waiting)
-        text = f"waits for its gang, {roll.id}: {there} of {roll.size} members are there"
-        if roll.held_up:
-            pod, reason = roll.held_up[0]
-            text += f"; pod {pod.metadata.name}: {reason}"
+        text = _missing(roll)
         late = self._is_late(roll, waiting, now)
         settled = waiting.since + _SETTLE_SECONDS
         if now < settled and not late:
@@ -187,6 +201,9 @@ class GangTurns:
         if reason == "GangIncomplete":
             return tuple(Tell(wish.pod, "Normal", reason, text) for wish in roll.waiting), _NEVER
         return tuple(Tell(wish.pod, "Warning", reason, text) for wish in roll.waiting), _NEVER
+
+    def _refusal(self, roll: Roll, why: NoRoom | str, left_out: Mapping[str, float]) -> str:
+        return why if isinstance(why, str) else self._room(roll, why, left_out)
 
     def _room(self, roll: Roll, room: NoRoom, left_out: Mapping[str, float]) -> str:
         """Why there is no room, and the least that would have to change."""
@@ -230,6 +247,15 @@ class GangTurns:
                 key = claim.metadata.namespace, claim.metadata.name
                 if key in self._state.unreserved:
                     yield key
+
+
+def _missing(roll: Roll) -> str:
+    there = len(roll.allocated) + len(roll.waiting)
+    text = f"waits for its gang, {roll.id}: {there} of {roll.size} members are there"
+    if roll.held_up:
+        pod, reason = roll.held_up[0]
+        text += f"; pod {pod.metadata.name}: {reason}"
+    return text
 
 
 def _together(roll: Roll) -> Iterator[Sequence[Wish]]:
