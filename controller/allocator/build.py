@@ -17,7 +17,7 @@ from controller.allocator.limits import Limit, rails
 from controller.allocator.model import NodeDevices
 from controller.allocator.problem import Budget, Cover, Demand, Kind, Match, Pairing, Problem, Use
 from controller.allocator.stranding import Stranding
-from controller.allocator.traits import Counter, consumption, pool_of, signatures, values
+from controller.allocator.traits import Counter, Near, consumption, pool_of, signatures, values
 from driver.config import Alignment
 from driver.devices import Tier
 from driver.kube.objects import DeviceConstraint
@@ -47,10 +47,14 @@ class Builder:
         return self._stranding.fullness(using)
 
     def build(
-        self, claims: Sequence[ParsedClaim], chosen: Sequence[Chosen], free: Collection[int] = ()
+        self,
+        claims: Sequence[ParsedClaim],
+        chosen: Sequence[Chosen],
+        free: Collection[int] = (),
+        near: Near | None = None,
     ) -> Problem:
         """The problem of meeting all `chosen` at once; demands stand in their order. No constraint
-        holds for those in `free`, nor does the capacity of their last device.
+        holds for those in `free`, nor does the capacity of their last device. GPUs should be `near`.
         """
         several = len(claims) > 1
         constraints: list[tuple[str, DeviceConstraint, tuple[int, ...]]] = []
@@ -62,7 +66,7 @@ class Builder:
                 if who:
                     constraints.append((f"{claim.name}: " if several else "", constraint, who))
         names = sorted({n for _, c, _ in constraints for n in (c.match_attribute, c.distinct_attribute) if n})
-        kinds, mine = self._kinds(chosen, names)
+        kinds, mine = self._kinds(chosen, names, near)
         demands = [
             Demand(
                 claim=c.ask.claim,
@@ -103,7 +107,7 @@ class Builder:
         )
 
     def _kinds(
-        self, chosen: Sequence[Chosen], names: Sequence[str]
+        self, chosen: Sequence[Chosen], names: Sequence[str], near: Near | None
     ) -> tuple[list[Kind], list[tuple[int, ...]]]:
         """The kinds, and for each of `chosen` those it may take. Admin access has kinds of its own for each
         claim, with the same devices.
@@ -154,7 +158,7 @@ class Builder:
                         place=first.place,
                         seats=len(takers) if shared else len(group),
                         cost=self._stranding.cost(group[0]) if admin is None else 0,
-                        avoid=self._stranding.avoid(group[0]) if admin is None else 0,
+                        avoid=self._stranding.avoid(group[0], near) if admin is None else 0,
                         shared=shared,
                         admin=admin,
                     )

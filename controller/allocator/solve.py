@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Final
 
 from controller.allocator.asks import MAX_RESULTS, Ask, ParsedClaim, Refused, parse
 from controller.allocator.build import Builder, Chosen, concerns
@@ -16,7 +17,7 @@ from controller.allocator.model import DeviceId, NodeDevices
 from controller.allocator.problem import Infeasible, Problem, Solution, Steps
 from controller.allocator.results import claim_allocations
 from controller.allocator.search import solve
-from controller.allocator.traits import traits
+from controller.allocator.traits import Near, traits
 from controller.allocator.verdict import Allocation, Refusal
 from controller.allocator.weights import split
 from driver.kube.objects import DeviceClass, ResourceClaim
@@ -50,6 +51,10 @@ def allocate(
         return _Attempt(parsed, node, Taken.of(node, taken, shared), options, cel, given).run()
     except Refused as refused:
         return refused.refusal
+
+
+_PLACES: Final = 8
+"""So many places for neighbours are looked at: more NUMA nodes with GPUs no machine has."""
 
 
 class _Attempt:
@@ -99,7 +104,33 @@ class _Attempt:
                     return outcome
                 problem, solution = outcome
                 ranks = path
+        problem, solution = self._nearer(chosen, problem, solution)
         return self._allocation(chosen, problem, solution, ranks)
+
+    def _nearer(
+        self, chosen: Sequence[Chosen], problem: Problem, solution: Solution
+    ) -> tuple[Problem, Solution]:
+        """As good a solution with the GPUs of a request nearer to each other, where they are apart."""
+        near = traits(self._node).near
+        places: dict[Near, None] = {}
+        apart = False
+        for index, demand in enumerate(problem.demands):
+            of_kind = {k: near[problem.kinds[k].devices[0]] for k in demand.kinds}
+            if demand.count > 1:
+                places |= {place: None for place in of_kind.values() if place is not None}
+                apart = apart or len({of_kind[k] for k in of_kind if solution.uses.get((index, k))}) > 1
+        if not apart:
+            return problem, solution
+        answers: list[tuple[int, int, int, Problem, Solution]] = []
+        for place in list(places)[:_PLACES]:
+            nearer = self._builder.build(self._claims, chosen, near=place)
+            found = solve(nearer, self._steps)
+            if isinstance(found, Solution):
+                answers.append((found.rank_cost, found.cost, len(answers), nearer, found))
+        if not answers:
+            return problem, solution
+        *_, problem, solution = min(answers, key=lambda answer: answer[:3])
+        return problem, solution
 
     def _order_decides(self) -> bool:
         """Can it matter which devices kube-scheduler would try first? Of claims with an Alignment or a limit

@@ -9,8 +9,9 @@ from typing import Final
 from controller.allocator.candidates import Taken
 from controller.allocator.model import NodeDevices
 from controller.allocator.partitions import Partitions
-from controller.allocator.traits import held_back, traits
+from controller.allocator.traits import Near, held_back, traits
 from controller.allocator.weights import (
+    APART,
     BESIDE_PAIR,
     BREAKS_GPU,
     BREAKS_PAIR,
@@ -31,7 +32,7 @@ class Stranding:
 
     def __init__(self, node: NodeDevices, taken: Taken) -> None:
         self._node = node
-        self._types = traits(node).types
+        self._types, self._near = traits(node).types, traits(node).near
         self._partitions = Partitions(node, taken.spent)
         gpus, nics, gpus_by_numa = self._all()
         self._gpus, self._nics, self._gpus_by_numa = gpus, nics, gpus_by_numa
@@ -53,8 +54,8 @@ class Stranding:
             return 0
         return BESIDE_PAIR if mine > mates else BREAKS_PAIR
 
-    def avoid(self, index: int) -> int:
-        """Of a device in a pair too."""
+    def avoid(self, index: int, near: Near | None = None) -> int:
+        """Of a device in a pair too; GPUs should be `near`."""
         device = self._node.devices[index]
         crowd = self._gpus_by_numa[device.id.pool, device.place.numa_node]
         return (
@@ -63,6 +64,7 @@ class Stranding:
             + SPOILS * self._partitions.spoils(index)
             + COULD_BE_PARTS * self._partitions.whole(index)
             + CROWD * min(crowd, MOST_CROWD)
+            + _apart(self._near[index], near)
         )
 
     def fullness(self, using: Iterable[int]) -> tuple[int, int]:
@@ -97,6 +99,12 @@ class Stranding:
             gpus_by_numa[device.id.pool, device.place.numa_node] += number
         if kind in _PAIRED:
             (gpus if kind == TYPE_GPU else nics)[device.place.pcie_switch] += number
+
+
+def _apart(mine: Near | None, wanted: Near | None) -> int:
+    if mine is None or wanted is None:
+        return 0
+    return sum(weight for weight, a, b in zip(APART, mine, wanted, strict=True) if a != b)
 
 
 def _pairs(gpus: Counter[str | None], nics: Counter[str | None]) -> int:

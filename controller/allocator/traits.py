@@ -14,10 +14,14 @@ from controller.allocator import quantity
 from controller.allocator.model import DeviceId, NodeDevices, PoolDevice, PoolId
 from driver.devices import Place
 from driver.kube.objects import Device
-from driver.names import DRIVER_NAME, RAIL, TYPE
+from driver.names import DRIVER_NAME, NVLINK_DOMAIN, RAIL, TYPE, TYPE_GPU, TYPE_MIG
 
 Counter = tuple[PoolId, str, str]
 """A pool's counter set and a counter in it."""
+
+
+Near = tuple[frozenset[Hashable], int | None]
+"""NVLink domain and NUMA node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +32,13 @@ class Traits:
         positions: the other way round.
         classes: equal numbers for devices that only attributes named in constraints could tell apart.
         types: GPU, NIC or whatever the device says it is.
+        near: of a GPU or a part of one its NVLink domain and NUMA node; None for all else.
     """
 
     positions: dict[DeviceId, int]
     classes: tuple[int, ...]
     types: tuple[str, ...]
+    near: tuple[Near | None, ...]
 
 
 def traits(node: NodeDevices) -> Traits:
@@ -43,6 +49,7 @@ def traits(node: NodeDevices) -> Traits:
             positions={device.id: index for index, device in enumerate(node.devices)},
             classes=_numbered(_likeness(device) for device in node.devices),
             types=tuple(type_of(device) for device in node.devices),
+            near=tuple(_near(device) for device in node.devices),
         )
 
     return node.derived("traits", derive)
@@ -101,6 +108,12 @@ def type_of(device: PoolDevice) -> str:
     return (found.string or "") if found else ""
 
 
+def _near(device: PoolDevice) -> Near | None:
+    if type_of(device) not in (TYPE_GPU, TYPE_MIG):
+        return None
+    return values_of(device, f"{device.id.driver}/{NVLINK_DOMAIN}"), device.place.numa_node
+
+
 def held_back(device: PoolDevice) -> bool:
     """Does a taint say that the device is better left alone though it may be taken?"""
     return any(taint.effect == "None" for taint in device.device.taints)
@@ -132,5 +145,6 @@ def _likeness(device: PoolDevice) -> Hashable:
         held_back(device),
         device.id.driver if device.place == Place() else "",
         type_of(device),
+        _near(device),
         tuple(consumption(pool_of(device), device.device)),
     )

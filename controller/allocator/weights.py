@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from typing import Final
 
-_FINE: Final = 10_000
-"""More than 64 devices cost on level 5."""
+_FINE: Final = 10**5
+"""More than all devices of a question cost on level 5."""
 
 CROWD: Final = 1
 """For each free GPU on the device's NUMA node, up to `MOST_CROWD`: single devices fill up one NUMA node, so
@@ -31,8 +31,9 @@ COULD_BE_PARTS: Final = 20
 THIRST: Final = 40
 """For using up a whole shared counter or capacity at once."""
 
-APART: Final = 64
-"""A GPU that is not on the NVLink domain and NUMA node where most of its request's GPUs can be."""
+APART: Final = (256, 64)
+"""Where a request takes several GPUs: one that is not on the NVLink domain, or not on the NUMA node, that the
+others are on."""
 
 SPOILS: Final = 1 * _FINE
 """For each other partition that could be made of the same GPU and then no more."""
@@ -52,7 +53,7 @@ CONTENDED: Final = 20_000 * _FINE
 """No preference but a hint to the search: what another part of the same question would take, so that guesses
 seldom collide."""
 
-RANK: Final = 10**12
+RANK: Final = 10**13
 """One step of rank outweighs all else that a question can cost."""
 
 

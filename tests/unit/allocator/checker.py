@@ -202,7 +202,7 @@ def broken(case: Case, parts: Sequence[Part], placement: Placement) -> list[str]
             key = constraint.match_attribute or constraint.distinct_attribute or ""
             values = [attribute(d, key) for d in mine]
             if None in values and constraint.distinct_attribute:
-                faults.append(f"a device lacks {key}")
+                faults.append(f"{key} is not distinct: a device lacks it")
             if constraint.match_attribute and (None in values or len(set(values)) > 1):
                 faults.append(f"{key} does not match")
             if constraint.distinct_attribute and len(set(values)) < len(values):
@@ -236,8 +236,8 @@ def first(case: Case, matcher: Matcher) -> list[str] | None:
     """
     stages = ways(case, matcher)
 
-    def fits(placed: list[tuple[Part, Device]]) -> bool:
-        """All rules but matchAttribute, for what is placed so far."""
+    def fits(placed: list[tuple[Part, Device]], *, distinct: bool = True) -> bool:
+        """All rules but matchAttribute (and distinctAttribute), for what is placed so far."""
         names: dict[tuple[int, str], tuple[str, ...]] = {}
         parts: dict[tuple[int, str], Part] = {}
         for part, one in placed:
@@ -245,7 +245,8 @@ def first(case: Case, matcher: Matcher) -> list[str] | None:
             names[key] = (*names.get(key, ()), one.name)
             parts[key] = Part(part.claim, part.name, part.main, part.candidates, len(names[key]))
         faults = broken(case, list(parts.values()), names)
-        return not [f for f in faults if "match" not in f and "no candidate" not in f]
+        ignored = ("match", "no candidate", *(() if distinct else ("distinct",)))
+        return not [f for f in faults if not any(word in f for word in ignored)]
 
     def agree(placed: list[tuple[Part, Device]]) -> bool:
         for index, claim in enumerate(case.claims):
@@ -266,10 +267,12 @@ def first(case: Case, matcher: Matcher) -> list[str] | None:
             if one not in part.candidates or any(one is d for _, d in placed):
                 return None
             placed = [*placed, (part, one)]
-            if not fits(placed):
+            if not fits(placed, distinct=False):
                 return None
             if not agree(placed):
                 raise AllMismatchError
+            if not fits(placed):
+                return None
         return placed or None
 
     def go(number: int, placed: list[tuple[Part, Device]]) -> list[str] | None:

@@ -4,9 +4,9 @@ A device is one line, ``gpu-0: type=gpu pcieRoot=r0 mem~80Gi !key:NoSchedule``: 
 (an integer if it looks like one, true and false are booleans, ``v1.2.3`` a version), ``name~value`` a
 capacity (with its policy ``~8Gi?default=1Gi,min=1Gi,max=4Gi,step=1Gi`` or ``?values=1Gi+2Gi``), ``multi``
 lets several share it, ``!key:effect`` is a taint, ``-set.counter=value`` a consumption; ``name={a,b}`` is a
-list, ``@node``, ``@zone=a`` or ``@all`` where it is reached from, ``bound`` binds it to a node, ``ready-first``
-has binding conditions. ``gpu-[0-7]: rail=#`` is eight of them, # their number. pcieRoot, numaNode and pciBusID get Kubernetes'
-domain, others stay unqualified.
+list, ``@node``, ``@zone=a`` or ``@all`` where it is reached from, ``bound`` binds it to a node and
+``ready-first`` gives it binding conditions. ``gpu-[0-7]: rail=#`` is eight of them, # their number. pcieRoot,
+numaNode and pciBusID get Kubernetes' domain, others stay unqualified.
 """
 
 from __future__ import annotations
