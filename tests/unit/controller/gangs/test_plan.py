@@ -42,9 +42,7 @@ def test_a_gang_without_room_for_all_is_not_placed_at_all_and_says_who_has_none(
     assert [where["g0"], where["g1"], where["g2"]] == [None] * 3
     assert where["s0"] is not None, "nobody is held up"
     reason = next(pod.reason for pod in found.pods if pod.name == "g0")
-    assert re.fullmatch(
-        r"Job job: 2 of 3 members have room at once on rail 0; pod g2 has none.*", reason or ""
-    )
+    assert (reason or "").startswith("Job job: 2 of 3 members have room at once on rail 0; pod g2 has none")
 
 
 def test_a_gang_short_of_its_size_says_so() -> None:
