@@ -14,20 +14,19 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from controller import fit
 from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
 from controller.allocator.verdict import Allocation, Refusal, aggregate
 from controller.answers import Answer, Answers, Shape
 from controller.books import node_of
 from controller.equal import Standing
+from controller.fits import Fits
 from controller.nearest import Change, Question, changes
 from controller.nodes import Group, NodeRecord
-from controller.pod_rules import neighbour
 from controller.quest import Quest
 from controller.settings import PlacementSettings
 from controller.state import ClusterState
-from driver.kube.objects import Pod, ResourceClaim
+from driver.kube.objects import ResourceClaim
 
 _POOLS_NAMED = 2
 _NEAREST_KEPT = 256
@@ -118,7 +117,7 @@ class Chooser:
         Raises:
             TandemError: something about the claims is wrong, wherever they would go.
         """
-        fits = _Fits(self._state, quest)
+        fits = Fits(self._state, quest)
         if fits.looks_around:  # what changed elsewhere may have opened any node
             quest = replace(quest, since=0)
         shape = self._answers.shape(quest)
@@ -172,7 +171,7 @@ class Chooser:
     def why_not(self, quest: Quest, node: str) -> str | None:
         """Why the pod does not fit the node, devices aside; None if it does."""
         record = self._state.nodes.get(node)
-        return "the node is gone" if record is None else _Fits(self._state, quest).why_not(record)
+        return "the node is gone" if record is None else Fits(self._state, quest).why_not(record)
 
     def nearest(self, wanted: Sequence[ResourceClaim], choice: Choice) -> str:
         """The least that would have to change, as a sentence that follows `why_not`; empty where nothing
@@ -254,7 +253,7 @@ class Chooser:
         pools = {*draft.taken, *draft.shared}
         return {name for pool in pools for name in self._state.index.concerned(pool)}
 
-    def _reasons(self, quest: Quest, fits: _Fits) -> Reasons:
+    def _reasons(self, quest: Quest, fits: Fits) -> Reasons:
         if not self._state.nodes and not self._state.managed_only:
             return Reasons("there is no node")
         misfits: Counter[str] = Counter()
@@ -277,84 +276,6 @@ class Chooser:
                         refused.setdefault(answer.message, name)
         text = _why_not(refusals, misfits, list(bad_pools), self._settings.driver_name)
         return Reasons(text, tuple(refused.values()))
-
-
-class _Fits:
-    """What kube-scheduler would say of the quest's pod, devices aside."""
-
-    def __init__(self, state: ClusterState, quest: Quest) -> None:
-        self._state = state
-        self._quest = quest
-        self._requests = fit.pod_requests(quest.pod)
-        self._beside = quest.draft.neighbours if quest.draft is not None else ()
-        bound = bool(quest.pod.spec.node_name)  # past kube-scheduler and its filters
-        self._around = None if bound else state.neighbours.ask(quest.pod, self._beside)
-
-    @property
-    def looks_around(self) -> bool:
-        """Whether a node does may depend on other nodes."""
-        return self._around is not None and self._around.looks_around
-
-    def first(self, names: Iterable[str]) -> tuple[int, str] | None:
-        """The first node that the pod fits with the fewest sharers left out, and how many those are."""
-        best: tuple[int, str] | None = None
-        for name in names:
-            record = self._state.nodes[name]
-            if self.why_not(record) is None:
-                missing = self._sharers_left_out(record)
-                if not missing:
-                    return 0, name
-                if best is None or missing < best[0]:
-                    best = missing, name
-        return best
-
-    def why_not(self, record: NodeRecord) -> str | None:
-        """A reason, or None if the pod fits the node."""
-        node, quest = record.node, self._quest
-        if node is None:
-            return "the node is gone"
-        if record.name in quest.left_out:
-            return "left out for a while, the pod was not bound there"
-        if quest.within is not None and node.metadata.labels.get(quest.within[0]) != quest.within[1]:
-            return f"not of {quest.within[0]}={quest.within[1]}"
-        for claim in quest.allocated:
-            allocation = claim.status.allocation
-            selector = allocation.node_selector if allocation is not None else None
-            if selector is not None and not fit.selects(selector, node):
-                return f"claim {claim.metadata.name} of the pod is allocated elsewhere"
-        if quest.pod.spec.node_name:
-            return fit.repelled(quest.pod, node)
-        reason = fit.why_not(quest.pod, node, self._requests, self._used(record, (quest.pod,)))
-        if reason is None and self._around is not None:
-            return self._around.why_not(node)
-        return reason
-
-    def _used(self, record: NodeRecord, beside: Iterable[Pod]) -> fit.Amounts:
-        """What all others take of the node."""
-        used = record.used_beside([p.metadata.uid for p in beside], self._quest.pod.spec.priority or 0)
-        drafted = self._quest.draft.used.get(record.name) if self._quest.draft is not None else None
-        return used if drafted is None else fit.total_of([used, drafted])
-
-    def _sharers_left_out(self, record: NodeRecord) -> int:
-        """How many of the sharers would not fit beside the pod and each other."""
-        pod, sharers = self._quest.pod, self._quest.sharers
-        if not sharers or record.node is None:
-            return 0
-        used = dict(self._used(record, (pod, *sharers)))
-        fit.add(used, self._requests)
-        beside = [*self._beside, neighbour(pod, record.name)]
-        missing = 0
-        for sharer in sharers:
-            requests = fit.pod_requests(sharer)
-            closed = fit.why_not(sharer, record.node, requests, used) or self._state.neighbours.why_not(
-                sharer, record.node, beside
-            )
-            if closed is None:
-                fit.add(used, requests)
-                beside.append(neighbour(sharer, record.name))
-            else:
-                missing += 1
-        return missing
 
 
 def _pins(quest: Quest) -> list[str]:

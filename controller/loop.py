@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -80,6 +81,7 @@ class Controller:
                     return
             self._synced = True
             log.info("synced")
+            self._inbox.put(_keep_what_is_there)
             election.start()
             while not self._stopping.is_set():
                 self._turn()
@@ -192,3 +194,9 @@ class Controller:
 
     def _is_healthy(self) -> bool:
         return time.monotonic() - self._beat < _HANGS_AFTER_SECONDS
+
+
+def _keep_what_is_there(now: float) -> None:
+    """After all that was listed: it stays, and walking over it again and again would hold decisions up."""
+    gc.collect()
+    gc.freeze()
