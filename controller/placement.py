@@ -99,10 +99,6 @@ class Placer:
         self._requeue(gangs)
         return actions
 
-    def apply_pod_group(self, key: Key, least: int | None) -> None:
-        """A PodGroup wants so many pods to start together (None: it is gone, or is about something else)."""
-        self._requeue(self._book.apply_pod_group(key, least))
-
     def step(self, now: float) -> list[Action]:
         """What to do now: at most one pod's or gang's placement, and what is due to be taken back."""
         actions = self._take_back(now)

@@ -32,6 +32,7 @@ from driver.kube.objects import (
     ResourceClaim,
     ResourceSlice,
 )
+from driver.kube.scheduling import PodGroup
 from driver.names import CLAIM_FINALIZER, CONTROLLER_TAINT
 
 Key = tuple[str, str]
@@ -83,6 +84,8 @@ class ClusterState:
     """Pods that name claims and have not ended."""
     users: dict[Key, set[Key]] = field(default_factory=dict)
     """Pods by claim."""
+    pod_groups: dict[Key, int] = field(default_factory=dict)
+    """How many pods start together, by PodGroup."""
     assumed: dict[str, Assumed] = field(default_factory=dict)
     unreserved: dict[Key, float] = field(default_factory=dict)
     """Claims that we allocated and no pod has reserved, oldest first, with the time since when."""
@@ -271,6 +274,23 @@ class ClusterState:
     def network_limits(self, claims: Sequence[ResourceClaim]) -> tuple[Limit | None, ...]:
         """For each claim the rails that its networks leave open. Raises NetworkRefusedError."""
         return self.networks.limits(claims, self.classes, self.books.addresses, self.classes_generation)
+
+    def apply_pod_group(self, old: PodGroup | None, new: PodGroup | None) -> None:
+        """A PodGroup changed: how many of its pods start together."""
+        group = new or old
+        least = new.least if new is not None else None
+        if group is None or self.pod_groups.get(_key(group)) == least:
+            return
+        if least is None:
+            del self.pod_groups[_key(group)]
+        else:
+            self.pod_groups[_key(group)] = least
+        self.touched.update(
+            key
+            for key, pod in self.claimants.items()
+            if pod.spec.scheduling_group is not None
+            and (key[0], pod.spec.scheduling_group.pod_group_name) == _key(group)
+        )
 
     def assume(self, claim: ResourceClaim, allocation: AllocationResult) -> None:
         """We decided: the devices are taken from now on."""
@@ -487,5 +507,5 @@ def _is_managed(published: ResourceSlice) -> bool:
     return not devices or any(t.key == CONTROLLER_TAINT for device in devices for t in device.taints)
 
 
-def _key(obj: Pod | ResourceClaim) -> Key:
+def _key(obj: Pod | ResourceClaim | PodGroup) -> Key:
     return obj.metadata.namespace, obj.metadata.name

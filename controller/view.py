@@ -20,6 +20,7 @@ from driver.kube import paths
 from driver.kube.client import KubeClient
 from driver.kube.fabric import FabricNetwork, Namespace
 from driver.kube.objects import DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
+from driver.kube.scheduling import PodGroup
 from driver.kube.watch import Change, HasMetadata, Informer
 
 _NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
@@ -71,6 +72,12 @@ class ClusterView:
                 paths.networks(),
                 FabricNetwork,
                 lambda old, new, _: state.apply_network(old, new),
+                optional=True,
+            ),
+            watch(
+                paths.pod_groups(),
+                PodGroup,
+                lambda old, new, _: state.apply_pod_group(old, new),
                 optional=True,
             ),
             watch(paths.namespaces(), Namespace, lambda old, new, _: _apply_namespace(state, old, new)),

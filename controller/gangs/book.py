@@ -82,7 +82,6 @@ class GangBook:
         self._wishes = wishes
         self._entries: dict[Key, _Entry] = {}
         self._members: dict[GangId, set[Key]] = {}
-        self._pod_groups: dict[Key, int] = {}
 
     def update(self, key: Key) -> set[GangId]:
         """The pod, or one of its claims, changed. Returns the gangs that this concerns."""
@@ -97,14 +96,6 @@ class GangBook:
         if after is not None:
             self._members.setdefault(after, set()).add(key)
         return {one for one in (before, after) if one is not None}
-
-    def apply_pod_group(self, key: Key, least: int | None) -> set[GangId]:
-        """A PodGroup wants so many members (None: it is gone, or says nothing). Returns gangs concerned."""
-        if least is None:
-            self._pod_groups.pop(key, None)
-        else:
-            self._pod_groups[key] = least
-        return {GangId(key[0], "PodGroup", key[1])} & self._members.keys()
 
     def has(self, pod: Key) -> bool:
         """The pod is, or wants to be, a member of a gang."""
@@ -183,7 +174,7 @@ class GangBook:
             if entry.gang != first:
                 raise GangConflict(differ("pod", pods[0].metadata.name, first, pod.metadata.name, entry.gang))
         group = (gang.namespace, gang.name) if gang.kind == "PodGroup" else ("", "")
-        return sized(first, self._pod_groups.get(group), gang)
+        return sized(first, self._state.pod_groups.get(group), gang)
 
     def _is_allocated(self, pod: Pod) -> bool:
         """What it asks for as a member is allocated, or will be as soon as it is written."""

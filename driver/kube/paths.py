@@ -70,6 +70,11 @@ def pod(namespace: str, name: str) -> str:
     return _under("/api/v1", "pods", namespace, name)
 
 
+def pod_groups() -> str:
+    """All PodGroups."""
+    return "/apis/scheduling.k8s.io/v1alpha2/podgroups"
+
+
 def leases(namespace: str) -> str:
     """Leases of a namespace."""
     return _under("/apis/coordination.k8s.io/v1", "leases", namespace)

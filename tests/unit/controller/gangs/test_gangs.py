@@ -11,6 +11,7 @@ import pytest
 from controller.networks import Network
 from controller.placement import Placer
 from controller.state import ClusterState
+from driver.kube.scheduling import PodGroup
 from tests.unit.controller.gangs.troop import (
     a_cluster,
     bind,
@@ -322,6 +323,11 @@ def test_a_pod_that_asks_for_a_gang_and_has_none_is_told_what_would_make_it_a_me
     assert "tandem-dra.io/gang" in message
 
 
+def a_pod_group(name: str, least: int) -> PodGroup:
+    spec = {"schedulingPolicy": {"gang": {"minCount": least}}}
+    return msgspec.convert({"metadata": {"name": name, "namespace": "default"}, "spec": spec}, PodGroup)
+
+
 def test_a_pod_group_gives_the_size() -> None:
     cluster = a_cluster()
     for index in range(2):
@@ -329,7 +335,7 @@ def test_a_pod_group_gives_the_size() -> None:
         cluster.put_pod(a_pod(f"p{index}", [f"p{index}-claim"], schedulingGroup={"podGroupName": "pg"}))
     cluster.wait(1)
     assert "no gang.size is given" in cluster.messages("p0", "GangConflict")[0]
-    cluster.placer.apply_pod_group(("default", "pg"), 2)
+    cluster.state.apply_pod_group(None, a_pod_group("pg", 2))
     cluster.run()
     assert cluster.node_of("p0-claim") is not None
     assert cluster.node_of("p1-claim") is not None
