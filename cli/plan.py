@@ -63,8 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         "--file",
         action="append",
         metavar="FILE",
-        help="YAML or JSON with Nodes, ResourceSlices, DeviceClasses, ResourceClaims, ResourceClaimTemplates "
-        "and Pods; - is standard input; may be given again. Without it the live cluster is asked",
+        help="YAML or JSON with Nodes, ResourceSlices, DeviceClasses, ResourceClaims, "
+        "ResourceClaimTemplates, Pods, FabricNetworks, Namespaces; - is standard input; may be given again. "
+        "Without it the live cluster is asked",
     )
     parser.add_argument(
         "-o", "--output", choices=("table", "yaml", "json", "svg"), default="table", help="(%(default)s)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,10 @@ import msgspec
 import yaml
 
 from controller.validation.documents import KubeObject, decode, items_of
-from driver.errors import InvalidObjectError
+from driver.errors import InvalidObjectError, KubeNotFoundError
 from driver.kube import paths
 from driver.kube.client import KubeClient
+from driver.kube.fabric import FabricNetwork, Namespace
 from driver.kube.objects import DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
 
 STDIN = "-"
@@ -70,6 +72,9 @@ def from_cluster(client: KubeClient) -> list[KubeObject]:
     objects += client.list(paths.nodes(), Node)[0]
     objects += client.list(paths.slices(), ResourceSlice)[0]
     objects += client.list(paths.classes(), DeviceClass)[0]
+    objects += client.list(paths.namespaces(), Namespace)[0]
+    with contextlib.suppress(KubeNotFoundError):  # no such kind: there are none
+        objects += client.list(paths.networks(), FabricNetwork)[0]
     objects += client.list(paths.claims(), ResourceClaim)[0]
     objects += client.list(paths.pods(), Pod)[0]
     return objects

@@ -16,6 +16,7 @@ from controller.state import ClusterState, Key
 from controller.validation.documents import KubeObject
 from controller.wish import NoWish, Wishes, rank
 from driver.errors import TandemError
+from driver.kube.fabric import FabricNetwork, Namespace
 from driver.kube.objects import DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
 
 _ENDED = ("Succeeded", "Failed")
@@ -41,6 +42,10 @@ def state_of(objects: Iterable[KubeObject], driver_name: str) -> ClusterState:
                 state.apply_slice(None, item)
             case DeviceClass():
                 state.apply_class(None, item)
+            case FabricNetwork():
+                state.apply_network(None, item)
+            case Namespace():
+                state.apply_namespace(item.metadata.name, item.metadata.labels)
             case ResourceClaim():
                 state.apply_claim(None, item, 0.0)
             case Pod() if item.status.phase not in _ENDED:

@@ -18,6 +18,7 @@ from controller.allocator.cel import CelCache, SelectorError
 from controller.allocator.model import NodeDevices
 from controller.allocator.traits import traits, values
 from controller.allocator.verdict import Allocation
+from controller.attachments import NoAddressError
 from controller.backoff import Backoff
 from controller.books import node_of, read
 from controller.choice import Chooser
@@ -273,7 +274,10 @@ class _Planner:
         if choice.best is None:
             nearest = self._chooser.nearest(wish.wanted, choice)
             return self._planned(entry, None, f"{choice.why_not}{nearest}")
-        self._write(wish, choice.best.allocation, own=entry.own_claim is None)
+        try:
+            self._write(wish, choice.best.allocation, own=entry.own_claim is None)
+        except NoAddressError as error:
+            return self._planned(entry, None, str(error))
         return self._planned(entry, choice.best.node, None)
 
     def _place_member(self, entry: _Entry) -> PlannedPod:

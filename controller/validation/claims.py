@@ -191,7 +191,7 @@ def _opaque(
                 yield Fault(f"{field}.parameters.pairs.{side}", name, _a_request(names))
 
 
-def _at(document: object, path: str) -> object:
+def standing_at(document: object, path: str) -> object:
     """What stands at a path such as ``pairs.gpus`` or ``prefer[1]``, as far as there is such a path."""
     for step in path.replace("[", ".").replace("]", "").split("."):
         if isinstance(document, dict) and step in document:
@@ -204,9 +204,9 @@ def _at(document: object, path: str) -> object:
 def _told(field: str, document: dict[str, object], error: ConfigError) -> Fault:
     """The decoder's message, which begins with the path, as a fault."""
     says = str(error).removeprefix(f"{error.path}: ")
-    path, value = error.path, _at(document, error.path)
+    path, value = error.path, standing_at(document, error.path)
     unknown = re.search(r"unknown field `([^`]+)`", says)
     if unknown:
         path = f"{path}.{unknown[1]}".lstrip(".")
-        return Fault(f"{field}.{path}", _at(document, path), "no such field: it is unknown here")
+        return Fault(f"{field}.{path}", standing_at(document, path), "no such field: it is unknown here")
     return Fault(f"{field}.{path}".rstrip("."), value, "", says)

@@ -19,9 +19,11 @@ from msgspec import inspect
 from controller.validation import syntax
 from controller.validation.claims import claim_spec, class_spec
 from controller.validation.fault import Fault, Faults
+from controller.validation.networks import network_faults
 from controller.validation.pods import node_faults, pod_faults
 from controller.validation.slices import slice_spec
 from driver.errors import InvalidObjectError
+from driver.kube.fabric import FabricNetwork, Namespace
 from driver.kube.objects import (
     DeviceClass,
     DeviceSubRequest,
@@ -35,8 +37,18 @@ from driver.kube.objects import (
     ResourceSlice,
     Wire,
 )
+from driver.names import API_VERSION
 
-KubeObject = Node | Pod | ResourceClaim | ResourceClaimTemplate | ResourceSlice | DeviceClass
+KubeObject = (
+    Node
+    | Pod
+    | ResourceClaim
+    | ResourceClaimTemplate
+    | ResourceSlice
+    | DeviceClass
+    | FabricNetwork
+    | Namespace
+)
 
 _DRA: Final = ("resource.k8s.io/v1", "resource.k8s.io/v1beta2")  # the two have the same shape
 _KINDS: Final[Mapping[str, tuple[tuple[str, ...], type[KubeObject]]]] = {
@@ -46,8 +58,10 @@ _KINDS: Final[Mapping[str, tuple[tuple[str, ...], type[KubeObject]]]] = {
     "ResourceClaimTemplate": (_DRA, ResourceClaimTemplate),
     "ResourceSlice": (_DRA, ResourceSlice),
     "DeviceClass": (_DRA, DeviceClass),
+    "FabricNetwork": ((API_VERSION,), FabricNetwork),
+    "Namespace": (("v1",), Namespace),
 }
-_STRICT: Final = ("ResourceClaim", "ResourceClaimTemplate", "DeviceClass", "ResourceSlice")
+_STRICT: Final = ("ResourceClaim", "ResourceClaimTemplate", "DeviceClass", "ResourceSlice", "FabricNetwork")
 _NAMESPACED: Final = ("Pod", "ResourceClaim", "ResourceClaimTemplate")
 _OTHER_KINDS_OF_DRA: Final = ("DeviceTaintRule", "ResourcePoolStatusRequest")
 _NEWER_FIELDS: Final = ("nodeAllocatableResourceMappings",)
@@ -162,6 +176,8 @@ def _faults(decoded: KubeObject, kind: str, document: bytes, driver_name: str) -
             yield from pod_faults(decoded)
         case Node():
             yield from node_faults(decoded)
+        case FabricNetwork():
+            yield from network_faults(decoded, document)
 
 
 def _unknown_fields(value: object, type_: inspect.Type, path: str) -> Faults:

@@ -21,6 +21,8 @@ LISTS: dict[str, list[Any]] = {
     paths.nodes(): [a_node("n", cpu="4")],
     paths.slices(): slices_of("n", an_inventory(pairs=2)),
     paths.classes(): list(CLASSES),
+    paths.namespaces(): [],
+    paths.networks(): [],
     paths.claims(): [a_claim("c", gpus=3, nics=3), a_claim("small"), a_claim("idle")],
     paths.pods(): [a_pod("p", ["c"]), a_pod("q", ["small"])],
 }

@@ -1,0 +1,20 @@
+"""What the definition of FabricNetworks asks of one, by the code that makes a network of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from controller.networks import Network
+from controller.validation.claims import standing_at
+from controller.validation.fault import Fault, Faults
+from driver.errors import ConfigError
+from driver.kube.fabric import FabricNetwork
+
+
+def network_faults(item: FabricNetwork, document: bytes) -> Faults:
+    """The first fault of a FabricNetwork; `document` is the JSON that it was decoded from."""
+    try:
+        Network.of(item)
+    except ConfigError as error:
+        value = standing_at(msgspec.json.decode(document), error.path)
+        yield Fault(error.path, value, "", str(error).removeprefix(f"{error.path}: "))
