@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from controller import fit
 from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
 from controller.allocator.verdict import Allocation, Refusal, aggregate
@@ -285,7 +286,17 @@ def _pins(quest: Quest) -> list[str]:
         for claim in quest.allocated
         if claim.status.allocation and (node := node_of(claim.status.allocation))
     ]
-    return [*pins, quest.pod.spec.node_name] if quest.pod.spec.node_name else pins
+    if quest.pod.spec.node_name:
+        pins.append(quest.pod.spec.node_name)
+    required = fit.required_affinity(quest.pod)
+    terms = required.node_selector_terms if required is not None else []
+    if len(terms) == 1:  # so a DaemonSet pins its pods
+        pins += [
+            need.values[0]
+            for need in terms[0].match_fields
+            if (need.key, need.operator, len(need.values)) == ("metadata.name", "In", 1)
+        ]
+    return pins
 
 
 def _why_not(

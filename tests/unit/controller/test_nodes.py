@@ -178,6 +178,19 @@ def test_within_keeps_to_nodes_with_the_label() -> None:
     assert choose.why_not(quest, "n0") == "not of block=b"
 
 
+def test_a_pod_of_a_daemonset_is_asked_of_its_node_alone() -> None:
+    state = a_state("n0", "n1")
+    need = {"key": "metadata.name", "operator": "In", "values": ["n1"]}
+    terms = {"nodeSelectorTerms": [{"matchFields": [need]}]}
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+    choose = chooser(state)
+    best = choose.choose(Quest(a_pod("p", affinity=affinity), (a_claim("c"),))).best
+    assert best is not None
+    assert best.node == "n1"
+    refused = choose.choose(Quest(a_pod("p", affinity=affinity), (a_claim("c", gpus=9, nics=9),)))
+    assert refused.why_not.startswith("0/1 nodes: ")
+
+
 def test_refusals_of_several_claims_call_the_pods_own_claims() -> None:
     state = a_state("n0")
     choose = chooser(state)
