@@ -35,6 +35,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 SYSTEM: Final = "tandem-system"
 CONTROLLER: Final = "tandem-controller"
 CONTROLLER_COMMAND = [sys.executable, "-m", "cli.main", "controller"]
+_ADMISSION: Final = ("admission", "networks-admission")
 _MACHINE, _VFS_PER_NIC = "dgx-h100", 8
 _STATUS_PORT: Final = 18080
 _WRITERS: Final = 8
@@ -96,11 +97,10 @@ class FakeCluster:
         if (known := self.cluster.processes.get(CONTROLLER)) is not None:
             known.stop()
         begin = time.monotonic()
-        admission = f"--filename={ROOT}/deploy/base/admission.yaml"
         if arm.controller:
-            self.cluster.kubectl("apply", admission)
+            self.cluster.kubectl("apply", *_files(*_ADMISSION))
         else:
-            self.cluster.kubectl("delete", "--ignore-not-found", admission)
+            self.cluster.kubectl("delete", "--ignore-not-found", *_files(*_ADMISSION))
         self._publish(arm)
         if arm.controller:
             self._start_controller()
@@ -165,6 +165,10 @@ class FakeCluster:
         return json.dumps(config)
 
 
+def _files(*names: str) -> list[str]:
+    return [f"--filename={ROOT}/deploy/base/{name}.yaml" for name in names]
+
+
 @contextmanager
 def fake_cluster(*, stock_limits: bool) -> Iterator[FakeCluster]:
     """Such a cluster, for the time of the block; it has the classes, and the controller's rights."""
@@ -177,10 +181,8 @@ def fake_cluster(*, stock_limits: bool) -> Iterator[FakeCluster]:
         for process in reversed(real.processes.values()):
             process.stop()
         cluster.api.delete(paths.node(real.name))
-        cluster.kubectl("apply", f"--filename={ROOT}/deploy/base/namespace.yaml")
-        cluster.kubectl(
-            "apply", f"--namespace={SYSTEM}", f"--filename={ROOT}/deploy/base/controller-rbac.yaml"
-        )
+        cluster.kubectl("apply", *_files("namespace", "fabricnetworks"))
+        cluster.kubectl("apply", f"--namespace={SYSTEM}", *_files("controller-rbac"))
         cluster.kubectl("apply", f"--kustomize={ROOT}/deviceclasses")
         made = FakeCluster(cluster)
         yield made
