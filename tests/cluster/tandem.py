@@ -18,13 +18,22 @@ from typing import Any, Final
 from cni.build import build
 from kubeletplugin.healthz import OK, ask
 from kubeletplugin.steps import VARIABLE, Point
+from tests.cluster.accounts import kubeconfig_of
+from tests.cluster.controllers import read_metric
 from tests.controlplane import Cluster, Node, Process, wait_for
 
 ROOT: Final = Path(__file__).parents[2]
 SYSTEM: Final = "tandem-system"
 MACHINE: Final = "dgx-h100"
 _SLICES = "/apis/resource.k8s.io/v1/resourceslices"
-_MANIFESTS = ("namespace", "kubelet-plugin-rbac", "controller-rbac", "admission")
+_MANIFESTS = (
+    "namespace",
+    "fabricnetworks",
+    "kubelet-plugin-rbac",
+    "controller-rbac",
+    "admission",
+    "networks-admission",
+)
 _STATE, _RUN, _CDI, _RECORDS = "/var/lib/tandem", "/run/tandem", "/var/run/cdi", "/run/tandem/pods"
 _STATUS_PORT = 18080  # nobody else serves in the network of the control plane
 _HEALTH = "var/lib/kubelet/plugins/tandem-dra.io/health.sock"
@@ -213,6 +222,16 @@ class Tandem:
         """The cluster's ResourceSlices."""
         return list(self.cluster.api.get(_SLICES)["items"])
 
+    def metric(self, name: str) -> float:
+        """A figure of the controller's, now."""
+        address = f"http://{self.cluster.addresses.api_server}:{_STATUS_PORT}/metrics"
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return read_metric(answer.read().decode(), name)
+
+    def stop_controller(self) -> None:
+        """For a test that has one of its own; `start` brings it back."""
+        self.cluster.processes["tandem-controller"].stop()
+
     def remove(self) -> None:
         """Ends all and takes it off the cluster."""
         if controller := self.cluster.processes.get("tandem-controller"):
@@ -228,32 +247,22 @@ class Tandem:
         if known and known.running:
             return
         config = self.cluster.directory / "tandem-controller.kubeconfig"
-        config.write_text(self._kubeconfig("tandem-controller"))
+        config.write_text(kubeconfig_of(self.cluster, SYSTEM, "tandem-controller"))
         command = [sys.executable, "-m", "cli.main", "controller", f"--kubeconfig={config}"]
         options = (f"--http-port={_STATUS_PORT}", "--fabric-cidr=10.200.0.0/16", "--retry-seconds=0.5")
         self.cluster.start_process("tandem-controller", [*command, f"--namespace={SYSTEM}", *options])
         wait_for("the controller to be ready", self._controller_leads, 30)
 
     def _controller_leads(self) -> bool:
-        process = self.cluster.processes["tandem-controller"]
-        process.check()
-        address = f"http://{self.cluster.addresses.api_server}:{_STATUS_PORT}/metrics"
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            return "tandem_controller_leading 1" in answer.read().decode()
+        self.cluster.processes["tandem-controller"].check()
+        return self.metric("leading") == 1
 
     def _node_kubeconfig(self, node: Node) -> Path:
         bound = ("--bound-object-kind=Node", f"--bound-object-name={node.name}")
         path = Path("/etc/tandem.kubeconfig")
-        text = self._kubeconfig("tandem-kubelet-plugin", *bound)
+        text = kubeconfig_of(self.cluster, SYSTEM, "tandem-kubelet-plugin", *bound)
         node.run(["sh", "-c", f"umask 077; cat > {path}"], stdin=text)
         return path
-
-    def _kubeconfig(self, account: str, *arguments: str) -> str:
-        cluster = self.cluster
-        config = json.loads(cluster.kubectl("config", "view", "--raw", "--output=json"))
-        token = cluster.kubectl(f"--namespace={SYSTEM}", "create", "token", account, *arguments).strip()
-        config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
-        return json.dumps(config)
 
 
 @contextmanager

@@ -24,9 +24,11 @@ def at(pci_address: str) -> str:
 
 
 def template(
-    name: str, *, gpus: int = 1, nics: int = 1, gpu: str = "true", nic: str = "true"
+    name: str, *, gpus: int = 1, nics: int = 1, gpu: str = "true", nic: str = "true", **alignment: Any
 ) -> dict[str, Any]:
-    """A claim template of requests `gpu` and `nic` with those counts and CEL selectors, in PIX pairs."""
+    """A claim template of requests `gpu` and `nic` with those counts and CEL selectors, in PIX pairs unless
+    `alignment` says otherwise.
+    """
 
     def request(name: str, class_name: str, count: int, selector: str) -> dict[str, Any]:
         selectors = [{"cel": {"expression": selector}}]
@@ -35,18 +37,18 @@ def template(
             "exactly": {"deviceClassName": class_name, "count": count, "selectors": selectors},
         }
 
-    alignment = {
+    parameters = {
         "apiVersion": "tandem-dra.io/v1beta1",
         "kind": "Alignment",
         "pairs": {"gpus": "gpu", "nics": "nic"},
         "require": "PIX",
-    }
+    } | alignment
     devices = {
         "requests": [
             request("gpu", "gpu.tandem-dra.io", gpus, gpu),
             request("nic", "rdma-vf.tandem-dra.io", nics, nic),
         ],
-        "config": [{"opaque": {"driver": "tandem-dra.io", "parameters": alignment}}],
+        "config": [{"opaque": {"driver": "tandem-dra.io", "parameters": parameters}}],
     }
     return {
         "apiVersion": "resource.k8s.io/v1",
@@ -93,9 +95,14 @@ class Tenant:
         self._cluster = cluster
         self._namespace = namespace
 
-    def kubectl(self, *arguments: str) -> str:
+    @property
+    def namespace(self) -> str:
+        """Its name."""
+        return self._namespace
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """What kubectl prints."""
-        return self._cluster.kubectl("--namespace", self._namespace, *arguments)
+        return self._cluster.kubectl("--namespace", self._namespace, *arguments, stdin=stdin)
 
     def apply(self, *documents: Mapping[str, Any]) -> None:
         """Creates objects."""

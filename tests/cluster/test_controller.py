@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from tests.cluster.controllers import Running, prepare, running
 from tests.controlplane import Cluster, wait_for
 from tests.controlplane.errors import CommandError
 from tests.unit.controller.things import an_inventory, slices_of
 
-ROOT = Path(__file__).parents[2]
 SMALL, LARGE = "small-0", "large-0"
-TIMES = ("--lease-seconds=4", "--renew-seconds=3", "--retry-seconds=0.5")
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +32,6 @@ def cluster() -> Iterator[Cluster]:
     with Cluster.start(nodes=1) as made:
         made.add_fake_nodes(1, prefix="small", capacity={"cpu": "4"}, labels={"size": "small"})
         made.add_fake_nodes(1, prefix="large", capacity={"cpu": "64"}, labels={"size": "large"})
-        made.kubectl("create", "namespace", "tandem-system")
-        made.kubectl(
-            "apply", "--namespace=tandem-system", f"--filename={ROOT}/deploy/base/controller-rbac.yaml"
-        )
-        made.kubectl("apply", f"--kustomize={ROOT}/deviceclasses")
         for node in (SMALL, LARGE):
             made.apply(slices(made, node))
         yield made
@@ -60,65 +50,7 @@ def slices(cluster: Cluster, node: str) -> str:
 
 @pytest.fixture(scope="module")
 def kubeconfig(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The controller's service account, so that its roles are tried too."""
-    config = json.loads(cluster.kubectl("config", "view", "--raw", "--output=json"))
-    token = cluster.kubectl("--namespace=tandem-system", "create", "token", "tandem-controller").strip()
-    config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
-    path = tmp_path_factory.mktemp("controller") / "kubeconfig"
-    path.write_text(json.dumps(config))
-    return path
-
-
-class Running:
-    """A controller process of its own, its log in a file."""
-
-    def __init__(self, kubeconfig: Path, log: Path, *arguments: str) -> None:
-        self.log = log
-        with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "controller.main"),
-                    *(f"--kubeconfig={kubeconfig}", "--namespace=tandem-system"),
-                    *("--fabric-cidr=10.200.0.0/16", "--http-port=0"),
-                    *(TIMES + arguments),
-                ],
-                stderr=out,
-                cwd=ROOT,
-            )
-        self.port = int(
-            wait_for("the status port", lambda: re.search(r"status on port (\d+)", self.text()))[1]
-        )
-        wait_for("the view to be synced", lambda: self.status("readyz") == "ok\n")
-
-    def text(self) -> str:
-        return self.log.read_text()
-
-    def status(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=5) as answer:
-            return str(answer.read().decode())
-
-    def metric(self, name: str) -> float:
-        found = re.search(rf"^tandem_controller_{name} (\S+)$", self.status("metrics"), re.MULTILINE)
-        assert found, name
-        return float(found[1])
-
-    def leads(self) -> bool:
-        return self.metric("leading") == 1
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(timeout=20)
-
-
-@contextmanager
-def running(kubeconfig: Path, log: Path, *arguments: str) -> Iterator[Running]:
-    controller = Running(kubeconfig, log, *arguments)
-    try:
-        yield controller
-    finally:
-        if controller.process.poll() is None:
-            controller.stop()
-        sys.stdout.write(controller.text())
+    return prepare(cluster, tmp_path_factory.mktemp("controller"))
 
 
 @pytest.fixture

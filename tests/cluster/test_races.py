@@ -4,7 +4,6 @@ device, and nothing leaks.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,10 @@ import pytest
 from driver.mock.machine import load
 from driver.names import device_name
 from kubeletplugin.steps import Point
+from tests.cluster.podwatch import PodWatch
 from tests.cluster.tandem import MACHINE, Plugin, Tandem
 from tests.cluster.tenant import Tenant, at, pod, template
-from tests.controlplane import Node, wait_for
+from tests.controlplane import wait_for
 
 _MOCK = load(MACHINE)
 _NIC = _MOCK.nics[0]
@@ -85,36 +85,6 @@ def test_a_running_pod_deleted_by_force_keeps_its_device_until_it_has_ended(
     tenant.wait_running("next", timeout_seconds=60)
     assert plugin.look().holders(_DEVICE) == [new]
     assert plugin.look().attachments == {_DEVICE: "attached"}
-
-
-_WATCH = """
-import pathlib, time
-while True:
-    names = set()
-    for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            names |= {part[4:] for part in file.read_text().split("\\0") if part.startswith("pod:")}
-        except OSError:
-            pass
-    print(*sorted(names), flush=True)
-    time.sleep(0.03)
-"""
-
-
-class PodWatch:
-    """Looks at a node's process table many times a second: which pods' shells run, whatever the API says."""
-
-    def __init__(self, node: Node) -> None:
-        self._process = node.start("pod-watch", [sys.executable, "-I", "-c", _WATCH])
-        wait_for("the watch to begin", self.samples)
-
-    def samples(self) -> list[set[str]]:
-        """Names of pods at each look so far."""
-        return [set(line.split()) for line in self._process.log.read_text().splitlines()[:-1]]
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.kill()
 
 
 def test_a_device_goes_from_pod_to_pod_and_never_two_run_with_it(tenant: Tenant, plugin: Plugin) -> None:

@@ -4,10 +4,13 @@ per question.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
 import ssl
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -55,7 +58,7 @@ class Api:
         self, method: str, path: str, body: object = None, content_type: str = "application/json"
     ) -> Any:
         """One request; an answer that is not JSON (as of /readyz) is returned as text."""
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         headers = {"Content-Type": content_type, "Accept": "application/json"}
         if time.monotonic() - self._used > _IDLE_SECONDS:
             self.close()
@@ -78,6 +81,31 @@ class Api:
             message = answer.get("message", text) if isinstance(answer, dict) else text
             raise ApiError(method, path, response.status, message)
         return answer
+
+    def watch(self, path: str, version: str) -> Iterator[Any]:
+        """The events of a collection after that resourceVersion, until the server ends it, or `interrupt`.
+
+        It takes the connection for itself. Raises ApiError, or OSError when nobody answers.
+        """
+        self.close()
+        self._connection.request("GET", f"{path}?watch=1&resourceVersion={version}")
+        self._connection.sock.settimeout(None)
+        response = self._connection.getresponse()
+        if response.status >= 400:
+            raise ApiError("GET", path, response.status, response.read().decode(errors="replace"))
+        try:
+            while line := response.readline():
+                yield json.loads(line)
+        except (http.client.HTTPException, ValueError, AttributeError) as error:  # closed while it was read
+            raise ConnectionError(f"watch {path}: {error!r}") from error
+        finally:
+            self.close()
+
+    def interrupt(self) -> None:
+        """Ends a watch; for other threads."""
+        if (connected := self._connection.sock) is not None:
+            with contextlib.suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Lets the connection go; the next request opens another."""

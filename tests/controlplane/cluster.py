@@ -73,16 +73,16 @@ class Cluster:
 
     @classmethod
     def create(cls, nodes: int = 2, options: Options | None = None, directory: Path | None = None) -> Self:
-        """Starts a cluster and returns it once every node is Ready. It ends with this process, unless
-        detached.
+        """Starts a cluster and returns it once every node is Ready (with none, it is a control plane alone).
+        It ends with this process, unless detached.
 
         Raises PrerequisiteError, ComponentError (which part, the end of its log, where the log is) or
         WaitTimeoutError; nothing is left then but the logs.
         """
         if os.geteuid() != 0:
             raise PrerequisiteError("a cluster needs root: it makes namespaces, links and mounts")
-        if not 1 <= nodes <= MAX_NODES:
-            raise ValueError(f"nodes={nodes}: a cluster has 1 to {MAX_NODES} nodes")
+        if not 0 <= nodes <= MAX_NODES:
+            raise ValueError(f"nodes={nodes}: a cluster has 0 to {MAX_NODES} nodes")
         packages.ensure(packages.RUNNING)
         programs = find_programs()
         state.sweep(directory.absolute() if directory else None)
@@ -173,10 +173,14 @@ class Cluster:
     def api(self) -> Api:
         """The API as administrator, without a process per request."""
         if self._api is None:
-            pki = self.directory / "pki"
-            admin = Certificate(pki / "admin.crt", pki / "admin.key")
-            self._api = Api(self.server, Authority(pki).certificate, admin)
+            self._api = self.connect()
         return self._api
+
+    def connect(self) -> Api:
+        """The same with a connection of its own, for another thread."""
+        pki = self.directory / "pki"
+        admin = Certificate(pki / "admin.crt", pki / "admin.key")
+        return Api(self.server, Authority(pki).certificate, admin)
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout_seconds: float = 120) -> str:
         """What `kubectl ARGUMENTS` prints. Raises CommandError with its error."""

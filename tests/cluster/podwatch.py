@@ -1,0 +1,36 @@
+"""Which pods run on a node, seen in its process table: the API may say otherwise for seconds."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.controlplane import Node, wait_for
+
+_WATCH = """
+import pathlib, time
+while True:
+    names = set()
+    for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            names |= {part[4:] for part in file.read_text().split("\\0") if part.startswith("pod:")}
+        except OSError:
+            pass
+    print(*sorted(names), flush=True)
+    time.sleep(0.03)
+"""
+
+
+class PodWatch:
+    """Looks at a node's process table many times a second: which pods' shells run, whatever the API says."""
+
+    def __init__(self, node: Node) -> None:
+        self._process = node.start("pod-watch", [sys.executable, "-I", "-c", _WATCH])
+        wait_for("the watch to begin", self.samples)
+
+    def samples(self) -> list[set[str]]:
+        """Names of pods at each look so far."""
+        return [set(line.split()) for line in self._process.log.read_text().splitlines()[:-1]]
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.kill()
