@@ -6,13 +6,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from controller.main import parser
+from controller.networks import Network
 from deploy.image.build import IMAGE
 from deploy.image.content import ROOT
 from driver.config import Alignment, decode_user
+from driver.kube.fabric import FabricNetwork, FabricNetworkSpec
 from driver.mock.machine import known
 from driver.names import CLAIM_FINALIZER, CONTROLLER_TAINT, DRIVER_NAME
 from kubeletplugin import settings
@@ -116,6 +119,20 @@ def test_the_admission_policies_speak_of_our_taint_and_our_service_account() -> 
     assert account == f"tandem-system:{workload('kubelet-plugin')['serviceAccountName']}"
     assert f'["{CLAIM_FINALIZER}"]' in text
     assert text.count(f'endsWith(".{DRIVER_NAME}")') == 2
+
+
+def test_the_networks_that_are_shown_are_right_and_fields_are_those_of_the_definition() -> None:
+    (definition,) = documents(BASE / "fabricnetworks.yaml")
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    assert set(schema["properties"]) == {
+        field.encode_name for field in msgspec.structs.fields(FabricNetworkSpec)
+    }
+    shown = re.findall(r"```yaml\n(apiVersion.*?)```", (ROOT / "docs" / "networks.md").read_text(), re.DOTALL)
+    networks = [item for text in shown for item in yaml.safe_load_all(text)]
+    assert [item["metadata"]["name"] for item in networks] == ["training", "routed", "storage"]
+    for item in networks:
+        assert set(item["spec"]) <= set(schema["properties"])
+        Network.of(msgspec.convert(item, FabricNetwork))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
