@@ -2,8 +2,8 @@
 
 The environment is Kubernetes': `device.driver`, `device.attributes["domain"].name`,
 `device.capacity["domain"].name` (a quantity), `device.allowMultipleAllocations`. An unknown domain is an
-empty map, an unknown name is an error. Missing of Kubernetes' functions are ``format``, ``string`` of an
-address or network, and ``includes`` (which comes with list attributes, off by default).
+empty map, an unknown name is an error. Missing of Kubernetes' functions is ``includes``, which comes with
+list attributes and is off by default.
 
 An expression is compiled once; a verdict is kept by expression and content of the device.
 """
@@ -16,7 +16,7 @@ from typing import Any, Final
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_bindings, ext_optional, ext_strings
 
-from controller.allocator import cel_functions, cel_network
+from controller.allocator import cel_formats, cel_functions, cel_network
 from controller.allocator.cel_functions import quantity_value, semver_value
 from controller.allocator.cel_syntax import rewritten, too_costly
 from controller.allocator.cel_values import QUANTITY
@@ -27,7 +27,7 @@ from driver.kube.objects import DeviceAttribute
 Verdict = bool | str
 """Does the device match; a text is why it cannot be told."""
 
-_EXTENSIONS: Final = "extensions: [{name: sets}, {name: two-var-comprehensions}]"
+_EXTENSIONS: Final = "extensions: [{name: sets}, {name: two-var-comprehensions}, {name: lists}]"
 _KEPT_VERDICTS: Final = 500_000
 
 
@@ -60,7 +60,11 @@ class CelCache:
                 "device.allowMultipleAllocations": t.BOOL,
             },
             extensions=[ext_optional.ExtOptional(), ext_strings.ExtStrings(), ext_bindings.ExtBindings()],
-            functions=[*cel_functions.declarations(), *cel_network.declarations()],
+            functions=[
+                *cel_functions.declarations(),
+                *cel_network.declarations(),
+                *cel_formats.declarations(),
+            ],
         )
         self._environment.compile("true")  # a declaration that clashes shows only now
         self._programs: dict[str, _Compiled] = {}

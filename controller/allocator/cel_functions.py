@@ -108,6 +108,11 @@ def _find(text: str, pattern: str) -> str:
     return found[0] if found else ""
 
 
+def _find_all(text: str, pattern: str, most: int = -1) -> list[str]:
+    found = [match[0] for match in re.finditer(pattern, text)]
+    return found if most < 0 else found[:most]
+
+
 def _index(items: Any, item: Any, start: int = 0) -> int:
     """Of a text in a text (from `start`), or of an item in a list; -1 where it is not."""
     if isinstance(items, str):
@@ -186,7 +191,7 @@ def declarations() -> list[cel.FunctionDecl]:
         comparison("compareTo", t.INT, _compare),
         comparison("isGreaterThan", t.BOOL, lambda a, b: _compare(a, b) > 0),
         comparison("isLessThan", t.BOOL, lambda a, b: _compare(a, b) < 0),
-        of("sign", QUANTITY, t.INT, _sign),
+        function("sign", plain("sign", t.INT, [QUANTITY], _sign)),
         of("isInteger", QUANTITY, t.BOOL, _is_integer),
         of("asInteger", QUANTITY, t.INT, _as_integer),
         of("asApproximateFloat", QUANTITY, t.DOUBLE, lambda q: float(_number(q))),
@@ -206,7 +211,8 @@ def declarations() -> list[cel.FunctionDecl]:
                 "findAll",
                 t.List(t.STRING),
                 [t.STRING, t.STRING],
-                lambda s, p: [m[0] for m in re.finditer(p, s)],
+                _find_all,
             ),
+            member("findAll", t.List(t.STRING), [t.STRING, t.STRING, t.INT], _find_all),
         ),
     ]

@@ -20,6 +20,10 @@ _BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
 _LOCAL_MULTICAST: Final = ipaddress.IPv4Network("224.0.0.0/24")
 _PREFIX: Final = re.compile(r"[^/]+/(0|[1-9]\d{0,2})")
 _ABSOLUTE: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:|/)[^\x00-\x1f\x7f]*")
+_PLAIN: Final = tuple(
+    getattr(cel.Type, name)
+    for name in ("STRING", "INT", "UINT", "DOUBLE", "BOOL", "BYTES", "TIMESTAMP", "DURATION")
+)
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -63,6 +67,14 @@ def _url(value: Any) -> SplitResult:
 
 def _to_ip(value: Any) -> Message:
     return make(IP, str(_cidr(value).ip if is_of(CIDR, value) else _ip(value)))
+
+
+def _text(value: Any) -> str:
+    return text_of(IP if is_of(IP, value) else CIDR, value)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _parses(parse: Callable[[str], object]) -> Callable[[str], bool]:
@@ -136,6 +148,12 @@ def declarations() -> list[cel.FunctionDecl]:
 
     return [
         function("ip", (IP, [t.STRING], _to_ip, False), (IP, [CIDR], _to_ip, True)),
+        function(  # `cel_syntax` puts it into ``string``
+            "plainAny",
+            (t.STRING, [IP], _text, False),
+            (t.STRING, [CIDR], None, False),
+            *((kind, [kind], _same, False) for kind in _PLAIN),
+        ),
         function("isIP", (t.BOOL, [t.STRING], _parses(parse_ip), False)),
         function("ip.isCanonical", (t.BOOL, [t.STRING], lambda s: str(parse_ip(s)) == s, False)),
         on_ip("family", t.INT, lambda a: a.version),

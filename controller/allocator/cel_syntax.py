@@ -20,9 +20,12 @@ _TOKEN: Final = re.compile(
     r"""(?P<literal>(?P<raw>[rR]?)(?P<quote>\"{3}|'{3}|"|')|//[^\n]*)"""
     r"""|(?<![\w.])(?P<map>device\s*\.\s*(?:attributes|capacity))\s*\[\s*(?P<optional>\??)"""
     r"""|(?P<call>\.\s*(?:indexOf|lastIndexOf)(?=\s*\())"""
+    r"""|(?P<first>\.\s*validate|(?<![\w.])format\s*\.\s*named)\s*\("""
+    r"""|(?<![\w.])(?P<string>string)\s*\("""
 )
+_ADDRESSES: Final = re.compile(r"\b(?:ip|cidr|masked)\s*\(")
 _LOOP: Final = re.compile(
-    r"\.\s*(?:all|exists|exists_one|existsOne|map|filter|transformList|transformMap|transformMapEntry)\s*\("
+    r"\.\s*(?:all|exists|exists_one|existsOne|map|filter|transformList|transformMap|transformMapEntry|sortBy)\s*\("
 )
 
 
@@ -30,7 +33,8 @@ def rewritten(expression: str) -> str:
     """The expression for the C++ runtime.
 
     ``device.attributes[X]`` becomes an empty map for an unknown domain X, and ``[?X]`` an optional of it;
-    ``indexOf`` and ``lastIndexOf`` become functions of ours that know lists too.
+    ``indexOf`` and ``lastIndexOf`` become functions of ours that know lists too, and ``string`` is asked of
+    addresses and networks by their texts. What the formats call an optional is the first of a list.
     """
     out: list[str] = []
     at = 0
@@ -49,10 +53,16 @@ def rewritten(expression: str) -> str:
             at = found.start()
             break
         index = rewritten(expression[found.end() : end])
+        at = end + 1
+        if found["first"]:
+            out.append(f"{found['first']}Any({index}).first()")
+            continue
+        if found["string"]:
+            out.append(f"string(plainAny({index}))" if _ADDRESSES.search(expression) else f"string({index})")
+            continue
         mapping = "".join(found["map"].split())
         value = f"(({index}) in {mapping} ? {mapping}[{index}] : {{}})"
         out.append(f"optional.of{value}" if found["optional"] else value)
-        at = end + 1
     out.append(expression[at:])
     return "".join(out)
 

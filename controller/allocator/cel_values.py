@@ -1,7 +1,7 @@
 """Values that CEL has no type for, as the C++ runtime can carry them.
 
-It has no opaque values for Python, so a quantity, a version, an address, a network and a URL travel as small
-protobuf messages that hold their canonical text: equality of messages is then equality of values, as
+It has no opaque values for Python, so quantities, versions, addresses, networks, URLs and formats travel as
+small protobuf messages that hold their canonical text: equality of messages is then equality of values, as
 Kubernetes' CEL has it. The one field is called ``in``, a word that no CEL expression can select, so nobody
 comes to rely on the text.
 """
@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 _PACKAGE: Final = "tandem.cel"
 _FIELD: Final = "in"
-_NAMES: Final = ("Quantity", "Semver", "Ip", "Cidr", "Url")
+_NAMES: Final = ("Quantity", "Semver", "Ip", "Cidr", "Url", "Format")
 
 
 def _declare() -> dict[str, type[Message]]:
@@ -39,7 +39,7 @@ def _declare() -> dict[str, type[Message]]:
 
 _CLASSES: Final = _declare()
 
-QUANTITY, SEMVER, IP, CIDR, URL = (cel.Type(f"{_PACKAGE}.{name}") for name in _NAMES)
+QUANTITY, SEMVER, IP, CIDR, URL, FORMAT = (cel.Type(f"{_PACKAGE}.{name}") for name in _NAMES)
 
 
 def make(kind: cel.Type, text: str) -> Message:
