@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 
+from driver.names import CLAIM_FINALIZER
 from tests.cluster.conftest import Kubectl
 from tests.cluster.tandem import Tandem
+from tests.cluster.tenant import claim, pod
 from tests.controlplane import Cluster
 from tests.controlplane.errors import CommandError
 
 OURS = {"key": "tandem-dra.io/controller", "operator": "Exists"}
 ANY = {"operator": "Exists"}
 ANY_EVICTION = {"operator": "Exists", "effect": "NoExecute"}
+FREE = [{"op": "remove", "path": "/metadata/finalizers/0"}]
 OTHER = {"key": "example.com/repair", "operator": "Exists", "effect": "NoSchedule"}
 
 
@@ -71,6 +74,29 @@ def test_monitoring_may_tolerate_every_taint(tandem: Tandem, cluster: Cluster, n
     cluster.kubectl("label", "namespace", namespace, "resource.kubernetes.io/admin-access=true")
     watching = document("ResourceClaim", exactly(adminAccess=True, tolerations=[ANY]))
     cluster.kubectl("--namespace", namespace, "create", "--filename=-", "--dry-run=server", stdin=watching)
+
+
+@pytest.mark.parametrize("request_", [exactly(), first(OTHER)], ids=["exactly", "a subrequest"])
+def test_a_claim_for_our_devices_has_its_finalizer_from_birth_and_goes_without_ado(
+    tandem: Tandem, kubectl: Kubectl, request_: dict[str, Any]
+) -> None:
+    made = kubectl("create", "--filename=-", "--output=json", stdin=document("ResourceClaim", request_))
+    assert json.loads(made)["metadata"]["finalizers"] == [CLAIM_FINALIZER]
+    kubectl("delete", "resourceclaim", "asked", "--timeout=10s")
+
+
+def test_a_claim_posted_with_blanks_in_its_parameters_is_allocated(
+    tandem: Tandem, cluster: Cluster, kubectl: Kubectl, namespace: str
+) -> None:
+    # With a finalizer of somebody else's, so that the policy leaves it alone.
+    wanted = claim("blanks")
+    wanted["metadata"]["finalizers"] = ["example.com/kept"]
+    cluster.api.post(f"/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaims", wanted)
+    kubectl("create", "--filename=-", stdin=json.dumps(pod("user", claim="blanks")))
+    kubectl("wait", "pod/user", "--for=condition=PodScheduled", "--timeout=20s")
+    read = json.loads(kubectl("get", "resourceclaim", "blanks", "--output=json"))
+    assert read["metadata"]["finalizers"] == ["example.com/kept", CLAIM_FINALIZER]
+    kubectl("patch", "resourceclaim", "blanks", "--type=json", f"--patch={json.dumps(FREE)}")
 
 
 def slice_of(node: str) -> str:
