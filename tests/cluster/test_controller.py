@@ -115,12 +115,44 @@ def pod(
     }
 
 
+DATA = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
+
+
+def volume(namespace: str, label: str, value: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A volume that is reached from nodes with that label alone, and the namespace's claim of it."""
+    common = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
+    here = {"key": label, "operator": "In", "values": [value]}
+    made = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": namespace},
+        "spec": {
+            **common,
+            "capacity": {"storage": "1Gi"},
+            "claimRef": {"namespace": namespace, "name": "data"},
+            "local": {"path": "/data"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
+        },
+    }
+    asked = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data"},
+        "spec": {**common, "volumeName": namespace, "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    return made, asked
+
+
 class User:
     """Somebody who works in one namespace."""
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self._cluster = cluster
         self._namespace = namespace
+
+    @property
+    def namespace(self) -> str:
+        return self._namespace
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         return self._cluster.kubectl("--namespace", self._namespace, *arguments, stdin=stdin)
@@ -242,7 +274,7 @@ def test_a_claim_that_cannot_be_had_names_the_constraint_that_fails(user: User, 
     assert controller.metric("pending_pods") == 1
 
 
-def test_what_kube_scheduler_gives_back_is_placed_elsewhere_after_a_pause(
+def test_a_pod_that_must_not_be_beside_another_is_placed_elsewhere_at_once(
     user: User, controller: Running
 ) -> None:
     user.apply(
@@ -259,28 +291,35 @@ def test_what_kube_scheduler_gives_back_is_placed_elsewhere_after_a_pause(
     before = controller.metric("allocations_total")
     user.apply(pod("other", "pair", affinity=apart))
     assert user.wait_bound("other") == LARGE
+    assert controller.metric("allocations_total") == before + 1
+
+
+def test_what_kube_scheduler_gives_back_is_placed_elsewhere_after_a_pause(
+    user: User, controller: Running
+) -> None:
+    """The controller knows nothing of volumes, and prefers the fuller node."""
+    user.apply(template("pair"), pod("first", "pair", nodeSelector={"size": "small"}))
+    assert user.wait_bound("first") == SMALL
+    before = controller.metric("allocations_total")
+    user.apply(*volume(user.namespace, "size", "large"), pod("other", "pair", volumes=[DATA]))
+    assert user.wait_bound("other") == LARGE
     assert SMALL in user.wait_message("other", "Returned")
     assert controller.metric("allocations_total") == before + 2
 
 
 def test_a_pod_that_no_node_takes_makes_few_allocations(user: User, kubeconfig: Path, tmp_path: Path) -> None:
-    """Its affinity to a pod that is not there is nothing the controller knows of, so it has to try."""
-    together = {
-        "podAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": [
-                {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "none"}}}
-            ]
-        }
-    }
+    """Its volume is on no node, of which the controller knows nothing, so it has to try."""
     with running(kubeconfig, tmp_path / "log", "--bind-timeout-seconds=2") as controller:
         wait_for("the lead", controller.leads)
-        user.apply(template("pair"), pod("misfit", "pair", affinity=together))
+        user.apply(
+            *volume(user.namespace, "moon", "full"), template("pair"), pod("misfit", "pair", volumes=[DATA])
+        )
         user.wait_message("misfit", "TakenBack")
         time.sleep(25)
         assert 2 <= controller.metric("allocations_total") <= 4
         assert "allocation" not in user.claim_of("misfit")["status"]
-        user.apply(pod("anchor", "pair", labels={"app": "none"}))
-        assert user.wait_bound("anchor")
+        user.apply(pod("another", "pair"))
+        assert user.wait_bound("another")
 
 
 def test_a_pod_behind_a_scheduling_gate_gets_nothing_until_it_opens(user: User, controller: Running) -> None:
