@@ -33,7 +33,9 @@ from controller.state import ClusterState
 from controller.wish import Wish
 from driver.names import TYPE_NIC, TYPE_VF
 
-_KEPT = 50_000
+_KEPT = 200_000
+_FRESH = 400
+"""So many questions that the allocator has not answered before are enough at once."""
 _DRAFTS = 32
 _RAIL_SETS = 4096
 """More are not tried one by one: then only those that members would choose by themselves."""
@@ -51,7 +53,7 @@ class Placed:
 @dataclass(frozen=True, slots=True)
 class NoRoom:
     """Not all have room. `most` of them would have room at once, on those rails in that domain; `short` is a
-    member of the kind that has none.
+    member of the kind that has none. `unfinished`: asked again, the search will come further.
     """
 
     most: int
@@ -59,6 +61,7 @@ class NoRoom:
     rails: frozenset[int] | None
     domain: str
     gave_up: bool = False
+    unfinished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +87,16 @@ class Joint:
     """Places several pods at once. Keeps answers; not thread-safe."""
 
     def __init__(
-        self, state: ClusterState, chooser: Chooser, settings: PlacementSettings, cel: CelCache
+        self,
+        state: ClusterState,
+        chooser: Chooser,
+        settings: PlacementSettings,
+        cel: CelCache,
+        fresh: int = _FRESH,
     ) -> None:
+        """`fresh`: so many new questions to the allocator are enough at once; the next time goes on."""
         self._state = state
+        self._fresh = fresh
         self._chooser = chooser
         self._answers = Answers(
             state, Options(driver=settings.driver_name, managed_only=state.managed_only), cel
@@ -101,7 +111,7 @@ class Joint:
         """
         if len(self._memo.steps) + len(self._memo.open_rails) > _KEPT:
             self._memo = _Memo()
-        return _Attempt(self._state, self._chooser, self._answers, self._memo, band).run()
+        return _Attempt(self._state, self._chooser, self._answers, self._memo, band, self._fresh).run()
 
 
 class _Attempt:
@@ -112,6 +122,7 @@ class _Attempt:
         answers: Answers,
         memo: _Memo,
         band: Band,
+        fresh: int,
     ) -> None:
         self._state = state
         self._chooser = chooser
@@ -120,13 +131,14 @@ class _Attempt:
         self._band = band
         self._kinds = kinds_of(band)
         self._closed: set[tuple[str, Members]] = set()
+        self._fresh = fresh
 
     def run(self) -> list[Placed] | NoRoom:
         groups = list(self._groups())
         for kind in self._kinds:
             kind.nics = self._nics(kind, groups)
         room = [
-            sum(len(g.nodes) for g in groups if self.take(number, g.state, None) is not None)
+            sum(len(g.nodes) for g in groups if self._answer(self._shape(number, None), g.state) is not None)
             for number in range(len(self._kinds))
         ]
         # Those that the fewest nodes would take are the most demanding.
@@ -150,16 +162,24 @@ class _Attempt:
         kind = self._kinds[shape]
         if kind.pin and not (isinstance(state, _Single) and state.node == kind.pin):
             return None
-        asked = kind.shapes.get(rails)
-        if asked is None:
-            quest = replace(kind.quest, limits=kind.limits(rails))
-            asked = kind.shapes[rails] = self._answers.shape(quest)
-        if isinstance(state, _Single):  # what it publishes may change
-            return self._step(kind, asked, state)
+        asked = self._shape(shape, rails)
         key = (asked, state, kind.asking)
-        if key not in self._known:
-            self._known[key] = self._step(kind, asked, state)
-        return self._known[key]
+        if isinstance(state, Group) and key in self._known:
+            return self._known[key]
+        if not self._fresh:
+            raise search.OutOfSteps
+        taken = self._step(kind, asked, state)
+        if isinstance(state, Group):  # what a single node publishes may change
+            self._fresh -= 1
+            self._known[key] = taken
+        return taken
+
+    def _shape(self, number: int, rails: int | None) -> Shape:
+        kind = self._kinds[number]
+        if rails not in kind.shapes:
+            quest = replace(kind.quest, limits=kind.limits(rails))
+            kind.shapes[rails] = self._answers.shape(quest)
+        return kind.shapes[rails]
 
     def fits(self, node: str, members: Members) -> bool:
         """Would kube-scheduler put these members there, devices aside?"""
@@ -278,7 +298,7 @@ class _Attempt:
         seen: set[int] = set()
         for group in groups:
             for number in range(len(self._kinds)):
-                taken = self.take(number, group.state, None)
+                taken = self._step(self._kinds[number], self._shape(number, None), group.state)
                 if taken is not None and taken.rails & least == least and taken.rails not in seen:
                     seen.add(taken.rails)
                     yield taken.rails
@@ -317,6 +337,7 @@ class _Attempt:
             rails=frozenset(rails_in(found.rails)) if found.rails is not None else None,
             domain=found.domain,
             gave_up=found.gave_up,
+            unfinished=found.gave_up and not self._fresh,
         )
 
 

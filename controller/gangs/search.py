@@ -48,6 +48,9 @@ class Provider(Protocol[S]):
     def take(self, shape: int, state: S, rails: int | None) -> Taken[S] | None:
         """One more member of this shape on a node in this state, on these rails (a bit mask; None: any);
         None where it cannot be. Tiers get no better by rails, nor by members that are there already.
+
+        Raises:
+            OutOfSteps: that is enough work for now; the search ends with what it has found.
         """
 
     def fits(self, node: str, members: Members) -> bool:
@@ -121,8 +124,8 @@ def search(question: Question[S], provider: Provider[S]) -> Found | NotFound:
     return _Search(question, provider).run()
 
 
-class _GaveUpError(Exception):
-    """There are no steps left."""
+class OutOfSteps(Exception):  # noqa: N818  # an end, not an error
+    """There are no steps left; a provider may raise it, too, when it has worked enough."""
 
 
 class _Search(Generic[S]):
@@ -140,18 +143,18 @@ class _Search(Generic[S]):
         self._nearest = NotFound((0,) * len(self._demand), "", None)
 
     def run(self) -> Found | NotFound:
-        groups = [g for g in self._question.groups if self._is_of_use(g)]
-        domains: dict[str, list[Group[S]]] = {}
-        for group in groups:
-            domains.setdefault(group.domain, []).append(group)
-        least = self._least_tiers(groups)
         try:
+            groups = [g for g in self._question.groups if self._is_of_use(g)]
+            domains: dict[str, list[Group[S]]] = {}
+            for group in groups:
+                domains.setdefault(group.domain, []).append(group)
+            least = self._least_tiers(groups)
             for rails in self._ordered(groups):
                 for domain, members in domains.items():
                     if self._is_content(least):
                         return self._best or self._nearest
                     self._try(domain, rails, [g for g in members if self._is_open(g, rails)])
-        except _GaveUpError:
+        except OutOfSteps:
             if self._best is None:
                 near = self._nearest
                 return NotFound(near.most, near.domain, near.rails, gave_up=True)
@@ -313,7 +316,7 @@ class _Search(Generic[S]):
     def _spend(self, steps: int) -> None:
         self._steps += steps
         if self._steps > self._question.steps:
-            raise _GaveUpError
+            raise OutOfSteps
 
 
 def _covers(members: Members, part: Members) -> bool:

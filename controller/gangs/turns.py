@@ -29,6 +29,11 @@ _NOWHERE: Mapping[str, float] = MappingProxyType({})
 _SETTLE_SECONDS = 2.0
 """Members come one after the other; nothing is said of the first seconds."""
 _TELL_AGAIN_SECONDS = 10.0
+_PAUSE_SECONDS = 0.5
+_PARTS = 200
+"""A search over states of which the allocator was never asked is made in parts, so many at most, with pauses
+for others.
+"""
 _LATE_FIRST_SECONDS, _LATE_LAST_SECONDS = 5.0, 300.0
 """After its time-out a gang is looked at so often, at first and at last, whatever changes in between."""
 
@@ -50,6 +55,7 @@ class _Waiting:
     since: float
     deadline: float
     timeouts: int = 0
+    parts: int = 0
     told: object = None
     told_at: float = -_NEVER
 
@@ -112,6 +118,9 @@ class GangTurns:
             return Wait(until=not_before)
         left_out = self._backoff.left_out(subjects, now)
         places = self._places(roll, left_out)
+        waiting.parts = waiting.parts + 1 if isinstance(places, NoRoom) and places.unfinished else 0
+        if 0 < waiting.parts < _PARTS:
+            return Wait(until=now + _PAUSE_SECONDS)  # others have their turns meanwhile
         return self.refused(gang, places, now, left_out) if isinstance(places, NoRoom | str) else places
 
     def asked(self, gang: GangId) -> Sequence[Placed] | str:
@@ -124,6 +133,10 @@ class GangTurns:
         if roll.conflict or roll.missing:
             return f"{gang}: {roll.conflict}" if roll.conflict else _missing(roll)
         places = self._places(roll, _NOWHERE)
+        for _ in range(_PARTS):
+            if not isinstance(places, NoRoom) or not places.unfinished:
+                break
+            places = self._places(roll, _NOWHERE)
         if isinstance(places, NoRoom | str):
             return f"{gang}: {self._refusal(roll, places, _NOWHERE)}"
         return places

@@ -8,6 +8,9 @@ from ipaddress import IPv4Network
 import msgspec
 import pytest
 
+from controller.choice import Chooser
+from controller.gangs.joint import Joint, NoRoom
+from controller.gangs.kinds import Band
 from controller.networks import Network
 from controller.placement import Placer
 from controller.state import ClusterState
@@ -399,3 +402,21 @@ def test_a_claim_that_says_nothing_of_a_gang_is_placed_at_once_whoever_owns_its_
     cluster.put_pod(of_job(a_pod("p", ["p-claim"]), "j"))
     cluster.run()
     assert cluster.node_of("p-claim") is not None
+
+
+def test_a_search_with_many_new_questions_is_made_in_parts_and_each_goes_on_where_the_last_ended() -> None:
+    cluster = a_cluster()
+    join(cluster, "a", *members("a", 4))
+    for key in cluster.state.touched:
+        cluster.placer._book.update(key)
+    gang = cluster.placer._book.gang_of(("default", "a-0"))
+    roll = cluster.placer._book.roll(gang) if gang is not None else None
+    assert roll is not None
+    settings = cluster.settings
+    joint = Joint(cluster.state, Chooser(cluster.state, settings, CEL), settings, CEL, fresh=1)
+    answers = [joint.place(Band(roll.waiting, roll.asking)) for _ in range(60)]
+    unfinished = [a for a in answers if isinstance(a, NoRoom)]
+    assert unfinished
+    assert all(answer.unfinished for answer in unfinished)
+    assert not isinstance(answers[-1], NoRoom)
+    assert len(answers[-1]) == 4
