@@ -171,6 +171,8 @@ def _holds(requirement: LabelSelectorRequirement, labels: Mapping[str, str]) -> 
 def _check_numbers(spec: FabricNetworkSpec) -> None:
     if spec.vlan is not None and spec.pkey is not None:
         raise ConfigError("is given beside vlan; right is one of them", path="spec.pkey")
+    if spec.default and spec.pkey is not None:
+        raise ConfigError("is true beside pkey, which no node can set", path="spec.default")
     for name, value, right in (
         ("vlan", spec.vlan, VLANS),
         ("pkey", spec.pkey, PKEYS),

@@ -87,7 +87,7 @@ def placement_of(cluster: Cluster, namespace: str, name: str) -> Placement | Non
             "routes": [{"to": "10.0.0.0/8"}],
         },
         {"subnets": ["10.3.0.0/16"], "exclude": ["10.3.0.7", "10.3.1.0/24"], "vlan": 4094, "mtu": 9000},
-        {"pkey": 0x8001, "trafficClass": 106, "default": True, "namespaces": {"names": ["a"], **EVERYBODY}},
+        {"vlan": 7, "trafficClass": 106, "default": True, "namespaces": {"names": ["a"], **EVERYBODY}},
     ],
     ids=["blocks", "as many rails as there can be", "one segment", "no addresses"],
 )
@@ -109,6 +109,7 @@ def test_what_an_admin_may_write(cluster: Cluster, spec: dict[str, Any]) -> None
         ({"rails": [{"rail": r, "subnets": ["10.1.0.0/24"]} for r in (0, 1)]}, "may not overlap"),
         ({"rails": [{"rail": 0, "subnets": ["10.1.0.0/24"]}] * 2}, "Duplicate value"),
         ({"vlan": 7, "pkey": 7}, "one of them at most"),
+        ({"pkey": 7, "default": True}, "cannot be the default"),
         ({"vlan": 4095}, "less than or equal to 4094"),
         ({"mtu": 67}, "greater than or equal to 68"),
         ({"vlans": [7]}, "unknown field"),

@@ -83,6 +83,7 @@ def test_a_network_may_have_no_addresses_at_all() -> None:
         ({"vlan": 0}, "spec.vlan"),
         ({"vlan": 4095}, "spec.vlan"),
         ({"vlan": 7, "pkey": 7}, "spec.pkey"),
+        ({"pkey": 7, "default": True}, "spec.default"),
         ({"mtu": 67}, "spec.mtu"),
         ({"trafficClass": 256}, "spec.trafficClass"),
     ],
