@@ -8,6 +8,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from types import MappingProxyType
+from typing import Final
 
 from controller.allocator import quantity
 from controller.allocator.asks import Ask, ParsedClaim
@@ -17,10 +18,13 @@ from controller.allocator.limits import Limit, rails
 from controller.allocator.model import NodeDevices
 from controller.allocator.problem import Budget, Cover, Demand, Kind, Match, Pairing, Problem, Use
 from controller.allocator.stranding import Stranding
-from controller.allocator.traits import Counter, Near, consumption, pool_of, signatures, values
+from controller.allocator.traits import Counter, Near, consumption, pool_of, signatures, traits, values
 from driver.config import Alignment
 from driver.devices import Tier
 from driver.kube.objects import DeviceConstraint
+from driver.names import TYPE_GPU, TYPE_MIG, TYPE_NIC, TYPE_VF
+
+_SIDES: Final = {TYPE_GPU: "gpu", TYPE_MIG: "gpu", TYPE_NIC: "nic", TYPE_VF: "nic"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +56,11 @@ class Builder:
         chosen: Sequence[Chosen],
         free: Collection[int] = (),
         near: Near | None = None,
+        pair_claims: bool = False,
     ) -> Problem:
         """The problem of meeting all `chosen` at once; demands stand in their order. No constraint
-        holds for those in `free`, nor does the capacity of their last device. GPUs should be `near`.
+        holds for those in `free`, nor does the capacity of their last device. GPUs should be `near`;
+        with `pair_claims` also those of one claim the NICs of another.
         """
         several = len(claims) > 1
         constraints: list[tuple[str, DeviceConstraint, tuple[int, ...]]] = []
@@ -92,6 +98,9 @@ class Builder:
                     for i in who:
                         kept = {k: n for k, n in demands[i].kinds.items() if k in having[attribute]}
                         demands[i] = replace(demands[i], kinds=kept)
+        pairings = tuple(_pairings(claims, chosen))
+        if pair_claims and not pairings:
+            pairings = tuple(self._across(chosen, demands))
         return Problem(
             kinds=kinds,
             demands=demands,
@@ -102,7 +111,7 @@ class Builder:
                 *self._capacity_budgets(kinds, demands, chosen, free),
                 *_admin_budgets(kinds, demands),
             ),
-            pairings=tuple(_pairings(claims, chosen)),
+            pairings=pairings,
             covers=tuple(self._covers(claims, chosen, kinds, demands)),
         )
 
@@ -194,6 +203,26 @@ class Builder:
             )
             for (pool, counter_set, name), uses in weights.items()
         ]
+
+    def _across(self, chosen: Sequence[Chosen], demands: Sequence[Demand]) -> Iterable[Pairing]:
+        """The GPUs of one claim and the NICs of another, where a pod has one such request of each and nobody
+        has said what pairs with what: as near as can be, however far that is.
+        """
+        types = traits(self._node).types
+        found: dict[str, list[int]] = {"gpu": [], "nic": []}
+        for index, one in enumerate(chosen):
+            if not one.ask.admin:
+                kinds = {_SIDES.get(types[device]) for device in one.found.free}
+                side = kinds.pop() if len(kinds) == 1 else None
+                if side is not None:
+                    found[side].append(index)
+        if len(found["gpu"]) != 1 or len(found["nic"]) != 1:
+            return
+        gpus, nics = found["gpu"][0], found["nic"][0]
+        counts = {demands[gpus].count, demands[nics].count}
+        if chosen[gpus].ask.claim != chosen[nics].ask.claim and (len(counts) == 1 or 1 in counts):
+            names = chosen[gpus].ask.request, chosen[nics].ask.request
+            yield Pairing(f"pairs {names[0]}+{names[1]}", gpus, nics, {level: level for level in Tier})
 
     def _covers(
         self,

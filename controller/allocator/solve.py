@@ -123,7 +123,7 @@ class _Attempt:
             return problem, solution
         answers: list[tuple[int, int, int, Problem, Solution]] = []
         for place in list(places)[:_PLACES]:
-            nearer = self._builder.build(self._claims, chosen, near=place)
+            nearer = self._builder.build(self._claims, chosen, near=place, pair_claims=True)
             found = solve(nearer, self._steps)
             if isinstance(found, Solution):
                 answers.append((found.rank_cost, found.cost, len(answers), nearer, found))
@@ -206,7 +206,7 @@ class _Attempt:
             if total > MAX_RESULTS:
                 message = f"claim: wants {total} devices; a claim can hold {MAX_RESULTS} at most"
                 return Refusal(claim=claim.name, subject="claim", message=message)
-        problem = self._builder.build(self._claims, chosen)
+        problem = self._builder.build(self._claims, chosen, pair_claims=len(self._claims) > 1)
         solution = solve(problem, self._steps)
         if isinstance(solution, Infeasible):
             return self._refuse(solution)

@@ -321,7 +321,9 @@ class Wanted:
 
 
 def alignments(case: Case, parts: Sequence[Part], placement: Placement) -> list[Wanted]:
-    """The claims' Alignments as far as both requests are among the parts."""
+    """The claims' Alignments as far as both requests are among the parts. Where there are none, the one
+    request for GPUs and the one for NICs of two claims pair as near as they can.
+    """
     answer = []
     for index, claim in enumerate(case.claims):
         names = {name: part for part in parts if part.claim == index for name in (part.main, part.name)}
@@ -337,7 +339,22 @@ def alignments(case: Case, parts: Sequence[Part], placement: Placement) -> list[
             allowed = TIERS[: TIERS.index(document.get("require", "SYS")) + 1]
             ranks = {name: rank for rank, name in enumerate(t for t in order if t in allowed)}
             answer.append(Wanted(placement[index, gpus.name], placement[index, nics.name], ranks))
-    return answer
+    return answer or across(parts, placement)
+
+
+def across(parts: Sequence[Part], placement: Placement) -> list[Wanted]:
+    sides: dict[str, list[Part]] = {"gpu": [], "vf": []}
+    for part in parts:
+        kinds = {one.attributes["type"].string for one in part.candidates}
+        if len(kinds) == 1:
+            sides[str(kinds.pop())].append(part)
+    if len(sides["gpu"]) != 1 or len(sides["vf"]) != 1:
+        return []
+    gpus, nics = sides["gpu"][0], sides["vf"][0]
+    if gpus.claim == nics.claim or (gpus.count != nics.count and 1 not in (gpus.count, nics.count)):
+        return []
+    ranks = {name: rank for rank, name in enumerate(TIERS)}
+    return [Wanted(placement[gpus.claim, gpus.name], placement[nics.claim, nics.name], ranks)]
 
 
 def pairings(case: Case, wanted: Wanted) -> Iterator[Counter[int]]:
