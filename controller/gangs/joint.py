@@ -31,6 +31,7 @@ from controller.quest import Quest
 from controller.settings import PlacementSettings
 from controller.state import ClusterState
 from controller.wish import Wish
+from driver.kube.objects import Pod
 from driver.names import TYPE_NIC, TYPE_VF
 
 _KEPT = 200_000
@@ -233,6 +234,9 @@ class _Attempt:
         for group in self._state.index.groups():
             rails = self._open_rails(group)
             shared = all(self._answers.of_group(shape, group) is not None for shape in shapes)
+            if shared and not (label or left_out or pins):
+                yield search.Group("", group, group.names, rails)
+                continue
             domains: dict[str, list[str]] = {}
             for name in group.names:
                 record = self._state.nodes[name]
@@ -305,26 +309,27 @@ class _Attempt:
 
     def _drafted(self, found: search.Found) -> list[Placed] | None:
         """The way with real devices; None where a node cannot take its members, which is then closed."""
-        draft = Draft()
+        index, draft = self._state.index, Draft()
         units = [iter(kind.units) for kind in self._kinds]
+        rules = any(_has_rules(wish.pod) for wish in self._band.wishes)
         placed: list[Placed] = []
         for node, members in found.places:
-            for kind, mine, count in zip(self._kinds, units, members, strict=True):
-                limits = kind.limits(found.rails)
-                for unit in islice(mine, count):
+            record = self._state.nodes[node]
+            for number, count in enumerate(members):
+                shape = self._shape(number, found.rails)
+                for unit in islice(units[number], count):
                     wish = unit.wish
-                    quest = Quest(
-                        wish.pod, wish.wanted, wish.allocated, left_out=self._band.left_out,
-                        limits=limits, draft=draft,
-                    )  # fmt: skip
-                    answer = self._chooser.answer(quest, node)
-                    if isinstance(answer, Refusal) or self._chooser.why_not(quest, node) is not None:
+                    quest = Quest(wish.pod, wish.wanted, wish.allocated, draft=draft)
+                    standing = index.standing(record, draft)
+                    answer = self._answers.of_node(shape, record, standing)
+                    if isinstance(answer, Refusal) or (rules and self._chooser.why_not(quest, node)):
                         self._closed.add((node, members))
                         return None
-                    draft = draft.plus(node, wish.pod, answer)
+                    allocation = self._answers.moved(shape, answer, quest, record, standing)
+                    draft = draft.plus(node, wish.pod, allocation)
                     for follower in unit.followers:
                         draft = draft.plus(node, follower.pod)
-                    placed.append(Placed(wish, node, answer))
+                    placed.append(Placed(wish, node, allocation))
         return placed
 
     def _no_room(self, found: search.NotFound) -> NoRoom:
@@ -339,6 +344,11 @@ class _Attempt:
             gave_up=found.gave_up,
             unfinished=found.gave_up and not self._fresh,
         )
+
+
+def _has_rules(pod: Pod) -> bool:
+    """Where it may be depends on where the others are, on other nodes too."""
+    return pod.spec.affinity is not None or bool(pod.spec.topology_spread_constraints)
 
 
 def _after(published: Published, standing: Standing, answer: Allocation) -> Standing:
