@@ -105,6 +105,7 @@ def test_rule(case: dict[str, Any]) -> None:
     if "refused" in case:
         assert isinstance(answer, Refusal), answer
         assert case["refused"] in answer.message
+        assert not answer.gave_up
         assert answer.permanent == case.get("permanent", False)
         assert answer.unsupported == case.get("unsupported", "")
         return
