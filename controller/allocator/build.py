@@ -144,19 +144,22 @@ class Builder:
             else:
                 members[key] = [index]
         users = sorted({c.ask.claim for c in chosen if c.ask.admin})
+        takers_of: dict[tuple[int, bool, int | None], list[int]] = {}
         kinds: list[Kind] = []
         mine: list[list[int]] = [[] for _ in chosen]
         for (mask, _), indices in members.items():
             group = tuple(indices)
-            who = [i for i, g in enumerate(group_of) if mask >> g & 1]
             first = self._node.devices[group[0]]
             shared = first.device.allow_multiple_allocations
             for admin in (None, *users):
-                takers = [
-                    i
-                    for i in who
-                    if (chosen[i].ask.claim if chosen[i].ask.admin and not shared else None) == admin
-                ]
+                takers = takers_of.get((mask, shared, admin))
+                if takers is None:
+                    takers = takers_of[mask, shared, admin] = [
+                        i
+                        for i, g in enumerate(group_of)
+                        if mask >> g & 1
+                        and (chosen[i].ask.claim if chosen[i].ask.admin and not shared else None) == admin
+                    ]
                 if not takers:
                     continue
                 for i in takers:

@@ -90,8 +90,9 @@ class _Search:
             }
         for budget in self._budgets:
             for (demand_index, kind), weight in budget.weights.items():
-                if weight and kind in most[demand_index]:
-                    most[demand_index][kind] = min(most[demand_index][kind], int(budget.limit // weight))
+                mine = most[demand_index]
+                if weight and mine.get(kind, 0) * weight > budget.limit:
+                    mine[kind] = budget.limit // weight
         for index, demand in enumerate(self._problem.demands):
             most[index] = {kind: count for kind, count in most[index].items() if count > 0}
             there = sum(most[index].values())
