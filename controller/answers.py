@@ -23,7 +23,7 @@ from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache, SelectorError
 from controller.allocator.limits import Limit
 from controller.allocator.model import DeviceId, NodeDevices, PoolDevice, content_of
-from controller.allocator.results import only_on, share_id
+from controller.allocator.results import moved_to, share_id
 from controller.allocator.solve import allocate
 from controller.allocator.traits import values
 from controller.allocator.verdict import Allocation, ClaimAllocation, Refusal
@@ -151,7 +151,9 @@ class Answers:
             claims.append(
                 ClaimAllocation(
                     result=msgspec.structs.replace(
-                        share.result, devices=devices, node_selector=only_on(record.name)
+                        share.result,
+                        devices=devices,
+                        node_selector=moved_to(share.result.node_selector, record.name),
                     ),
                     devices=tuple(fresh[device.id] for device in share.devices),
                     pairs=tuple(

@@ -53,6 +53,7 @@ def allocate(
         return refused.refusal
 
 
+_NOWHERE: Final[tuple[Near | None, ...]] = (None, (frozenset(), None))
 _PLACES: Final = 8
 """So many places for neighbours are looked at: more NUMA nodes with GPUs no machine has."""
 
@@ -104,7 +105,8 @@ class _Attempt:
                     return outcome
                 problem, solution = outcome
                 ranks = path
-        problem, solution = self._nearer(chosen, problem, solution)
+        else:  # of the others it would take too long
+            problem, solution = self._nearer(chosen, problem, solution)
         return self._allocation(chosen, problem, solution, ranks)
 
     def _nearer(
@@ -117,7 +119,7 @@ class _Attempt:
         for index, demand in enumerate(problem.demands):
             of_kind = {k: near[problem.kinds[k].devices[0]] for k in demand.kinds}
             if demand.count > 1:
-                places |= {place: None for place in of_kind.values() if place is not None}
+                places |= {place: None for place in of_kind.values() if place not in _NOWHERE}
                 apart = apart or len({of_kind[k] for k in of_kind if solution.uses.get((index, k))}) > 1
         if not apart:
             return problem, solution
