@@ -114,7 +114,7 @@ class _Attempt:
     ) -> tuple[Problem, Solution]:
         """As good a solution with the GPUs of a request nearer to each other, where they are apart."""
         near = traits(self._node).near
-        places: dict[Near, None] = {}
+        places: dict[Near | None, None] = {}
         apart = False
         for index, demand in enumerate(problem.demands):
             of_kind = {k: near[problem.kinds[k].devices[0]] for k in demand.kinds}
