@@ -9,7 +9,7 @@ refused is found out when somebody wants to be told.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -25,6 +25,7 @@ from controller.fits import Fits
 from controller.nearest import Change, Question, changes
 from controller.nodes import Group, NodeRecord
 from controller.quest import Quest
+from controller.refusals import Misfits, Refusals, likeness
 from controller.settings import PlacementSettings
 from controller.state import ClusterState
 from driver.kube.objects import ResourceClaim
@@ -64,10 +65,14 @@ class Choice:
         *,
         permanent: bool = False,
         find_reasons: Callable[[], Reasons] | None = None,
+        alike: Hashable = None,
     ) -> None:
-        """`find_reasons` is called at most once, when the reasons are wanted, and before anything changes."""
+        """`find_reasons` is called at most once, when the reasons are wanted. Quests with an equal `alike`
+        are refused together; None: like no other.
+        """
         self.best = best
         self.permanent = permanent
+        self.alike = alike
         self._find = find_reasons
         self._reasons = Reasons(why_not)
 
@@ -110,6 +115,8 @@ class Chooser:
         self._cel = cel
         self._options = Options(driver=settings.driver_name, managed_only=state.managed_only)
         self._answers = Answers(state, self._options, cel)
+        self._misfits = Misfits(state.index)
+        self._refusals: Refusals[Choice] = Refusals()
         self._nearest: dict[tuple[bytes, tuple[object, ...]], str] = {}
 
     def choose(self, quest: Quest) -> Choice:
@@ -118,18 +125,23 @@ class Chooser:
         Raises:
             TandemError: something about the claims is wrong, wherever they would go.
         """
-        fits = Fits(self._state, quest)
+        fits = Fits(self._state, quest, self._misfits)
+        shape = self._answers.shape(quest)
+        alike = likeness(quest, fits.needs, minds_neighbours=fits.minds_neighbours)
+        alike = None if alike is None else (shape, alike)
+        before = self._refusals.of(alike)
+        if before is not None and before.generation == self._state.generation:
+            return before.said if len(quest.wanted) == 1 else self._refused(quest, before.said)
         if fits.looks_around:  # what changed elsewhere may have opened any node
             quest = replace(quest, since=0)
-        shape = self._answers.shape(quest)
+        elif before is not None:
+            quest = replace(quest, since=max(quest.since, before.generation))
         best: tuple[int, tuple[int, ...], str, Allocation] | None = None
-        refusals, permanent, found = 0, 0, 0
+        permanent = {before.said.permanent} if before is not None else {False} if quest.since else set()
+        found = 0
         for answer, names in self._asked(shape, quest):
-            if isinstance(answer, Refusal):
-                refusals += 1
-                permanent += answer.permanent
-                continue
-            if best is not None and (best[0], best[1]) < (0, answer.score):
+            permanent.add(isinstance(answer, Refusal) and answer.permanent)
+            if isinstance(answer, Refusal) or (best is not None and (best[0], best[1]) < (0, answer.score)):
                 continue
             first = fits.first(names)
             if first is not None:
@@ -139,9 +151,9 @@ class Chooser:
                 if found >= self._settings.enough_states:
                     break
         if best is None:
-            return Choice(
-                permanent=0 < refusals == permanent, find_reasons=lambda: self._reasons(quest, fits)
-            )
+            choice = self._refused(quest, Choice(permanent=permanent == {True}, alike=alike))
+            self._refusals.put(alike, self._state.generation, choice)
+            return choice
         missing, _, name, answer = best
         record = self._state.nodes[name]
         standing = self._state.index.standing(record, quest.draft)
@@ -254,7 +266,15 @@ class Chooser:
         pools = {*draft.taken, *draft.shared}
         return {name for pool in pools for name in self._state.index.concerned(pool)}
 
-    def _reasons(self, quest: Quest, fits: Fits) -> Reasons:
+    def _refused(self, quest: Quest, like: Choice) -> Choice:
+        """The same refusal, with reasons in terms of this quest."""
+        everywhere = replace(quest, since=0)
+        return Choice(
+            permanent=like.permanent, alike=like.alike, find_reasons=lambda: self._reasons(everywhere)
+        )
+
+    def _reasons(self, quest: Quest) -> Reasons:
+        fits = Fits(self._state, quest, self._misfits)
         if not self._state.nodes and not self._state.managed_only:
             return Reasons("there is no node")
         misfits: Counter[str] = Counter()

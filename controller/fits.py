@@ -10,20 +10,31 @@ from controller import fit
 from controller.nodes import NodeRecord
 from controller.pod_rules import neighbour
 from controller.quest import Quest
+from controller.refusals import Misfits, needs
 from controller.state import ClusterState
-from driver.kube.objects import Pod
+from driver.kube.objects import Node, Pod
 
 
 class Fits:
     """What kube-scheduler would say of the quest's pod, devices aside."""
 
-    def __init__(self, state: ClusterState, quest: Quest) -> None:
+    def __init__(self, state: ClusterState, quest: Quest, misfits: Misfits | None = None) -> None:
+        """With `misfits`, for a look at many nodes, what is known of pods with equal needs is used."""
         self._state = state
         self._quest = quest
         self._requests = fit.pod_requests(quest.pod)
+        self.needs = needs(quest.pod, self._requests) if misfits is not None else b""
+        # What is promised to the pod itself is not known of others.
+        own = quest.allocated or quest.pod.status.nominated_node_name
+        self._closed = misfits.of(self.needs) if misfits is not None and not own else {}
         self._beside = quest.draft.neighbours if quest.draft is not None else ()
         bound = bool(quest.pod.spec.node_name)  # past kube-scheduler and its filters
         self._around = None if bound else state.neighbours.ask(quest.pod, self._beside)
+
+    @property
+    def minds_neighbours(self) -> bool:
+        """The pods around may close nodes to the pod."""
+        return self._around is not None
 
     @property
     def looks_around(self) -> bool:
@@ -34,6 +45,8 @@ class Fits:
         """The first node that the pod fits with the fewest sharers left out, and how many those are."""
         best: tuple[int, str] | None = None
         for name in names:
+            if name in self._closed:
+                continue
             record = self._state.nodes[name]
             if self.why_not(record) is None:
                 missing = self._sharers_left_out(record)
@@ -59,9 +72,16 @@ class Fits:
                 return f"claim {claim.metadata.name} of the pod is allocated elsewhere"
         if quest.pod.spec.node_name:
             return fit.repelled(quest.pod, node)
-        reason = fit.why_not(quest.pod, node, self._requests, self._used(record, (quest.pod,)))
+        reason = self._closed.get(record.name) or self._closes(record, node)
         if reason is None and self._around is not None:
             return self._around.why_not(node)
+        return reason
+
+    def _closes(self, record: NodeRecord, node: Node) -> str | None:
+        """Why the node is closed to the pod, neighbours aside."""
+        reason = fit.why_not(self._quest.pod, node, self._requests, self._used(record, (self._quest.pod,)))
+        if reason is not None and self._quest.draft is None:
+            self._closed[record.name] = reason
         return reason
 
     def _used(self, record: NodeRecord, beside: Iterable[Pod]) -> fit.Amounts:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from controller import decision, notices
-from controller.actions import Action, Allocate, Clear, Cleared, Outcome, Tell, Write, Written
+from controller.actions import Action, Allocate, Cleared, Outcome, Tell, Write, Written
 from controller.allocator.cel import CelCache
 from controller.allocator.verdict import Allocation
 from controller.backoff import Backoff
@@ -26,7 +26,8 @@ from controller.ownership import Ownership
 from controller.quest import Quest
 from controller.queue import PlacementQueue
 from controller.settings import PlacementSettings
-from controller.state import ClusterState, Failure, Key
+from controller.state import ClusterState, Key
+from controller.taking_back import CONTESTED, GANG_INCOMPLETE, POD_INCOMPLETE, TakingBack
 from controller.wish import NoWish, Wish, Wishes, rank
 from driver.errors import RetryableError, TandemError
 from driver.kube.objects import Pod, ResourceClaim
@@ -35,9 +36,6 @@ log = logging.getLogger(__name__)
 
 _NEVER = float("inf")
 _TELL_AGAIN_SECONDS = 10.0
-_CONTESTED = "another claim was given one of its devices as well"
-_PARTED = "another claim of its pod did not stay on that node"
-_GANG_INCOMPLETE = "its gang cannot be completed on the same terms"
 
 
 class Placer:
@@ -57,13 +55,10 @@ class Placer:
             sweep_seconds=settings.sweep_seconds, resync_seconds=settings.resync_seconds
         )
         self._placing: dict[str, tuple[Key, str, str]] = {}  # by claim UID: pod, node, what was decided
-        self._clearing: set[str] = set()
-        self._cleared_by_us: set[str] = set()
-        self._nominated: dict[str, float] = {}
-        self._expired: dict[Key, str] = {}
         self._told: dict[str, tuple[str, float]] = {}
         self.counts: Counter[str] = Counter()
         """What happened so far, by name; for the metrics."""
+        self._taking_back = TakingBack(state, settings, self._backoff, self.counts)
 
     # Time passes
 
@@ -112,22 +107,13 @@ class Placer:
 
     def next_due(self) -> float | None:
         """When `step` may have something to do though nothing changes; None: never."""
-        timeout = self._settings.bind_timeout_seconds
-        due = [0.0] if self._expired else []
-        if (first := next(iter(self._state.unreserved.values()), None)) is not None:
-            due.append(first + timeout)
-        if (turn := self._queue.next_due(self._state.generation)) is not None:
-            due.append(turn)
-        return min(due, default=None)
+        due = (self._taking_back.next_due(), self._queue.next_due(self._state.generation))
+        return min((at for at in due if at is not None), default=None)
 
     def outcome(self, outcome: Outcome, now: float) -> list[Action]:
         """Take in how a write ended."""
         if isinstance(outcome, Cleared):
-            self._clearing.discard(outcome.uid)
-            claim = self._state.claim_by_uid(outcome.uid)
-            if outcome.error and claim is not None:
-                self._state.restart_unreserved(claim, now)
-                self._cleared_by_us.discard(outcome.uid)
+            self._taking_back.cleared(outcome, now)
             return []
         pod, node, text = self._placing.pop(outcome.uid, (("", ""), "", ""))
         claim = self._state.claim_by_uid(outcome.uid)
@@ -188,7 +174,7 @@ class Placer:
         if not since:
             actions, full_at = self._unsatisfiable(wish, choice, now, full_at)
         woken_by = None if choice.permanent else generation
-        self._queue.park(key, order, now, generation=woken_by, full_at=full_at)
+        self._queue.park(key, order, now, generation=woken_by, full_at=full_at, alike=choice.alike)
         return actions
 
     def _allocate(self, wish: Wish, node: str, allocation: Allocation) -> list[Action]:
@@ -204,6 +190,7 @@ class Placer:
             mtu=self._settings.mtu,
         )
         for claim, result in composed:
+            self._taking_back.begin(claim)
             self._state.assume(claim, result)
             writes.append(Write(claim, result))
             self._placing[claim.metadata.uid] = (
@@ -259,7 +246,7 @@ class Placer:
             look = self._gangs.refused(gang, str(allocated), now)
         generation = self._state.generation if look.on_change else None
         self._queue.park(gang, order, now, generation=generation, full_at=look.until)
-        self._expired.update(dict.fromkeys(look.take_back, _GANG_INCOMPLETE))
+        self._taking_back.expire(look.take_back, GANG_INCOMPLETE)
         return list(look.tells)
 
     def _allocate_all(self, places: Sequence[Placed]) -> list[Action] | TandemError:
@@ -275,63 +262,6 @@ class Placer:
             self._state.touched.difference_update(_key(one.wish.pod) for one in places)
             return error
         return actions
-
-    # Taking back
-
-    def _failed(self, failure: Failure, now: float) -> list[Action]:
-        """An allocation went back: leave the node out, and free what else the pods hold there."""
-        state = self._state
-        pods = [state.claimants[key] for key in failure.pods if key in state.claimants]
-        uid = failure.claim.metadata.uid
-        self._backoff.fail([uid, *(pod.metadata.uid for pod in pods)], failure.node, now)
-        for pod in pods:
-            for claim in state.claims_of(pod) or ():
-                held = state.books.held(claim.metadata.uid)
-                if held is not None and held.node == failure.node and _key(claim) in state.unreserved:
-                    self._expired[_key(claim)] = _PARTED
-        if uid in self._cleared_by_us:
-            self._cleared_by_us.discard(uid)
-            return []
-        self.counts["returned"] += 1
-        message = f"kube-scheduler gave the allocation on node {failure.node} back: the pod did not fit"
-        return [Tell(failure.claim, "Warning", "Returned", message)]
-
-    def _take_back(self, now: float) -> list[Action]:
-        state = self._state
-        due = list(self._expired.items())
-        self._expired.clear()
-        seconds = self._settings.bind_timeout_seconds
-        for key, unreserved_since in state.unreserved.items():
-            if unreserved_since + seconds > now:
-                break
-            due.append((key, f"no pod was bound with it within {seconds:g} s"))
-        actions: list[Action] = []
-        for key, reason in due:
-            claim = state.claims.get(key)
-            held = state.books.held(claim.metadata.uid) if claim is not None else None
-            if claim is None or held is None or held.node is None or key not in state.unreserved:
-                continue
-            if claim.metadata.uid in self._clearing:
-                continue
-            if self._is_nominated(key, held.node):
-                first = self._nominated.setdefault(claim.metadata.uid, now)
-                if now < first + self._settings.nominated_timeout_seconds:
-                    state.restart_unreserved(claim, now)
-                    continue
-            state.unreserved.pop(key)
-            self._clearing.add(claim.metadata.uid)
-            self._cleared_by_us.add(claim.metadata.uid)
-            self.counts["taken_back"] += 1
-            message = f"the allocation on node {held.node} was taken back: {reason}"
-            actions += [Clear(claim, held.node), Tell(claim, "Warning", "TakenBack", message)]
-        return actions
-
-    def _is_nominated(self, claim: Key, node: str) -> bool:
-        """kube-scheduler makes room for one of the pods there, which takes as long as the victims' grace."""
-        state = self._state
-        return any(
-            state.claimants[pod].status.nominated_node_name == node for pod in state.waiting_users(claim)
-        )
 
 
 def _key(obj: Pod | ResourceClaim) -> Key:

@@ -2,21 +2,29 @@
 something changed.
 
 A refused pod is parked with the cluster's generation at its refusal. It is woken when that generation has
-moved on, all parked pods at once and at most every `sweep_seconds`, and then looks only at the nodes that
-changed since. Beyond that each parked pod is looked at again in full now and then, as a net under the
-book-keeping. Pure: `now` is monotonic seconds.
+moved on, at most every `sweep_seconds`, and then looks only at the nodes that changed since. Pods that ask
+for the same are refused together, so they are parked as one flock: its first is woken, and the next only when
+the first was not refused. So each change costs a look for each flock, and a thousand that wait for the same
+keep nobody else waiting. Beyond that each parked pod is looked at again in full now and then, as a net under
+the book-keeping. Pure: `now` is monotonic seconds.
 """
 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from bisect import bisect_left, insort
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 
 from controller.gangs.membership import GangId
 from controller.state import Key
 
 Item = Key | GangId
 """What is placed at once: a pod, or the pods of a gang."""
+
+_NEVER = float("inf")
+
+_NEVER = float("inf")
 
 Rank = tuple[int, str, Key]
 """Sorts first what is due first: negative priority, creation time (RFC 3339 sorts as text), name."""
@@ -32,10 +40,23 @@ class Turn:
 
 @dataclass(slots=True)
 class _Entry:
+    """`flock`: the one it is parked in or was woken from; `due`: when it is woken anyway."""
+
     rank: Rank
-    since: int = 0
-    parked_at: int | None = None
-    due: float = 0.0
+    flock: Hashable = None
+    due: float = _NEVER
+    parked: bool = False
+
+
+@dataclass(slots=True)
+class _Flock:
+    """Parked ones that are refused together, in their order. `seen`: the generation up to which they are;
+    `awake`: the one of them that waits for its turn.
+    """
+
+    seen: int
+    awake: Item | None = None
+    members: list[tuple[Rank, Item]] = field(default_factory=list)
 
 
 class PlacementQueue:
@@ -47,32 +68,44 @@ class PlacementQueue:
         self._entries: dict[Item, _Entry] = {}
         self._ready: list[tuple[Rank, Item]] = []
         self._timed: list[tuple[float, Rank, Item]] = []
-        self._parked: set[Item] = set()
+        self._flocks: dict[Hashable, _Flock] = {}
         self._swept_generation = 0
         self._swept_at = float("-inf")
 
     def add(self, item: Item, rank: Rank) -> None:
         """Look at it, at all nodes, as soon as its turn comes."""
-        self._parked.discard(item)
+        self._leave(item)
         self._entries[item] = _Entry(rank)
         heapq.heappush(self._ready, (rank, item))
 
-    def park(self, item: Item, rank: Rank, now: float, *, generation: int | None, full_at: float) -> None:
+    def park(
+        self,
+        item: Item,
+        rank: Rank,
+        now: float,
+        *,
+        generation: int | None,
+        full_at: float,
+        alike: Hashable = None,
+    ) -> None:
         """Refused, or to wait: wake it when the cluster moves on from `generation` (None: never for that),
-        and in any case at `full_at` or after the resync period, for all nodes.
+        and in any case at `full_at` or after the resync period, for all nodes. All that are parked with an
+        equal `alike` are refused as well by what refuses one of them; None: like no other.
         """
+        self._leave(item)
         due = min(full_at, now + self._resync_seconds)
-        self._entries[item] = _Entry(rank, parked_at=generation, due=due)
+        entry = self._entries[item] = _Entry(rank, due=due, parked=True)
         heapq.heappush(self._timed, (due, rank, item))
         if generation is not None:
-            self._parked.add(item)
-        else:
-            self._parked.discard(item)
+            entry.flock = item if alike is None else alike
+            flock = self._flocks.setdefault(entry.flock, _Flock(generation))
+            flock.seen = max(flock.seen, generation)
+            insort(flock.members, (rank, item))
 
     def remove(self, item: Item) -> None:
         """It needs no placement any more."""
+        self._leave(item)
         self._entries.pop(item, None)
-        self._parked.discard(item)
 
     def pop(self, now: float, generation: int) -> Turn | None:
         """The next one that is due, None if there is none now."""
@@ -81,9 +114,20 @@ class PlacementQueue:
         while self._ready:
             rank, item = heapq.heappop(self._ready)
             entry = self._entries.get(item)
-            if entry is not None and entry.rank == rank and entry.parked_at is None and not entry.due:
+            if entry is None or entry.rank != rank or entry.parked:
+                continue
+            flock = self._flocks.get(entry.flock) if entry.flock is not None else None
+            if flock is None:
                 del self._entries[item]
-                return Turn(item, entry.since)
+                return Turn(item, 0)
+            flock.awake = None
+            if flock.seen >= generation:  # the one before it was refused
+                entry.parked = True
+                insort(flock.members, (rank, item))
+                continue
+            del self._entries[item]
+            self._wake_first(entry.flock, flock)
+            return Turn(item, flock.seen)
         return None
 
     def next_due(self, generation: int) -> float | None:
@@ -93,7 +137,7 @@ class PlacementQueue:
         while self._timed and not self._is_current(*self._timed[0]):
             heapq.heappop(self._timed)
         due = [self._timed[0][0]] if self._timed else []
-        if self._parked and generation > self._swept_generation:
+        if self._flocks and generation > self._swept_generation:
             due.append(self._swept_at + self._sweep_seconds)
         return min(due, default=None)
 
@@ -114,10 +158,33 @@ class PlacementQueue:
         if generation <= self._swept_generation or now < self._swept_at + self._sweep_seconds:
             return
         self._swept_generation = generation
-        for item in list(self._parked):
-            entry = self._entries[item]
-            if entry.parked_at is not None and entry.parked_at < generation:
+        for key, flock in list(self._flocks.items()):
+            if flock.seen < generation:
                 self._swept_at = now
-                self._parked.discard(item)
-                self._entries[item] = _Entry(entry.rank, since=entry.parked_at)
-                heapq.heappush(self._ready, (entry.rank, item))
+                self._wake_first(key, flock)
+
+    def _wake_first(self, key: Hashable, flock: _Flock) -> None:
+        """Give the flock's first a turn; its next follows when that is over."""
+        if flock.awake is not None:
+            return
+        if not flock.members:
+            del self._flocks[key]
+            return
+        rank, item = flock.members.pop(0)
+        self._entries[item].parked = False
+        flock.awake = item
+        heapq.heappush(self._ready, (rank, item))
+
+    def _leave(self, item: Item) -> None:
+        """Take it out of its flock."""
+        entry = self._entries.get(item)
+        flock = self._flocks.get(entry.flock) if entry is not None else None
+        if entry is None or flock is None:
+            return
+        if entry.parked:
+            del flock.members[bisect_left(flock.members, (entry.rank, item))]
+            if not flock.members and flock.awake is None:
+                del self._flocks[entry.flock]
+        elif flock.awake == item:
+            flock.awake = None
+            self._wake_first(entry.flock, flock)

@@ -92,3 +92,38 @@ def test_an_edited_pod_is_looked_at_at_once_though_it_was_parked() -> None:
     queue.add(pod("p"), rank("p"))
     assert queue.pop(0.0, 1) == Turn(pod("p"), 0)
     assert queue.pop(100.0, 1) is None
+
+
+def test_of_those_refused_together_one_is_woken_and_the_next_only_if_it_was_not_refused() -> None:
+    queue = PlacementQueue(sweep_seconds=1.0)
+    for name in "bca":
+        queue.park(pod(name), rank(name), 0.0, generation=1, full_at=INF, alike="like")
+    queue.park(pod("other"), rank("other"), 0.0, generation=1, full_at=INF)
+    assert queue.pop(1.0, 2) == Turn(pod("a"), 1)  # and is placed
+    assert queue.pop(1.0, 2) == Turn(pod("b"), 1)
+    queue.park(pod("b"), rank("b"), 1.0, generation=2, full_at=INF, alike="like")
+    assert queue.pop(1.0, 2) == Turn(pod("other"), 1)
+    assert queue.pop(1.0, 2) is None
+    assert queue.next_due(2) == 300.0
+    assert queue.pop(2.0, 3) == Turn(pod("b"), 2)
+
+
+def test_when_the_one_that_was_woken_leaves_the_next_takes_its_turn() -> None:
+    queue = PlacementQueue(sweep_seconds=1.0)
+    for name in "abc":
+        queue.park(pod(name), rank(name), 0.0, generation=1, full_at=INF, alike="like")
+    queue.add(pod("urgent"), rank("urgent", priority=1))
+    assert queue.pop(1.0, 2) == Turn(pod("urgent"), 0)
+    queue.remove(pod("a"))
+    assert queue.pop(1.0, 2) == Turn(pod("b"), 1)
+
+
+def test_an_edited_pod_looks_at_all_nodes_and_the_others_of_its_flock_wait_on() -> None:
+    queue = PlacementQueue(sweep_seconds=1.0)
+    for name in "ab":
+        queue.park(pod(name), rank(name), 0.0, generation=1, full_at=INF, alike="like")
+    queue.add(pod("a"), rank("a"))
+    assert queue.pop(1.0, 1) == Turn(pod("a"), 0)
+    assert queue.pop(1.0, 1) is None
+    assert len(queue) == 1
+    assert queue.pop(2.0, 2) == Turn(pod("b"), 1)
