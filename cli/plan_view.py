@@ -80,7 +80,7 @@ def nodes(plan: Plan) -> list[NodeView]:
     holders = _holders(plan)
     found = []
     for _, record in sorted(plan.state.nodes.items()):
-        index = plan.state.devices(record)
+        index = plan.state.index.devices(record)
         if index is None or not index.devices:
             continue
         switches: dict[tuple[int, str], list[PoolDevice]] = {}

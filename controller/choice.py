@@ -192,7 +192,7 @@ class Chooser:
         """
         records = [self._state.nodes[name] for name in choice.refused[:_NODES_ASKED]]
         shape = msgspec.json.encode([claim.spec for claim in wanted], order="sorted")
-        versions = tuple((r.name, r.devices_generation, self._state.taken_version(r)) for r in records)
+        versions = tuple((r.name, r.devices_generation, self._state.index.taken_version(r)) for r in records)
         known = self._nearest.get((shape, versions))
         if known is None:
             if len(self._nearest) >= _NEAREST_KEPT:
@@ -203,16 +203,16 @@ class Chooser:
     def _find_nearest(self, wanted: Sequence[ResourceClaim], records: Sequence[NodeRecord]) -> str:
         found: list[tuple[Change, str]] = []
         for record in records:
-            devices = self._state.devices(record)
+            devices = self._state.index.devices(record)
             if devices is not None:
                 question = Question(
                     wanted,
                     devices,
                     self._state.classes,
-                    self._state.taken(record),
+                    self._state.index.taken(record),
                     self._options,
                     self._cel,
-                    self._state.shared(record),
+                    self._state.index.shared(record),
                 )
                 found += [(change, record.name) for change in changes(question)]
         if not found:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from controller import fit
 from controller.allocator.capacity import Amounts
-from controller.allocator.model import DeviceId, add_amounts
+from controller.allocator.model import DeviceId, NodeDevices, add_amounts
 from controller.books import Books, Pool
 from controller.draft import Draft
 from controller.equal import Catalogue, Published, Shared, Standing, own
@@ -142,6 +142,33 @@ class NodeIndex:
             record.own = own(node, record.pools, self._pools)
         return record.own
 
+    def devices(self, record: NodeRecord) -> NodeDevices | None:
+        """The index of what the node reaches and we allocate; None where the node is gone."""
+        return self.own(record).devices if record.node is not None else None
+
+    def reached(self, record: NodeRecord) -> tuple[Pool, ...]:
+        """The pools that the node can reach."""
+        self.settle()
+        return record.pools
+
+    def taken(self, record: NodeRecord) -> set[DeviceId]:
+        """Devices of the node's pools that claims hold."""
+        return {device for pool in self.reached(record) for device in self._books.taken(pool)}
+
+    def shared(self, record: NodeRecord) -> dict[DeviceId, Amounts]:
+        """What claims consume of the devices of the node's pools that they share."""
+        return {
+            d: amounts for pool in self.reached(record) for d, amounts in self._books.shared(pool).items()
+        }
+
+    def taken_count(self, record: NodeRecord) -> int:
+        """How many they are."""
+        return sum(len(self._books.taken(pool)) for pool in self.reached(record))
+
+    def taken_version(self, record: NodeRecord) -> tuple[int, ...]:
+        """Changes whenever they do."""
+        return tuple(self._books.version(pool) for pool in self.reached(record))
+
     def published(self) -> Iterator[Published]:
         """What nodes publish, each value once."""
         seen: set[Published] = set()
@@ -226,3 +253,8 @@ class NodeIndex:
             if not group.names:
                 insort(self._order, (-group.full, group.number, group))
             insort(group.names, record.name)
+
+
+def placement_facts(node: Node) -> tuple[object, ...]:
+    """What of a node matters to us: not its heartbeats."""
+    return node.metadata.uid, node.metadata.labels, node.spec, node.status.allocatable

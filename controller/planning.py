@@ -22,13 +22,14 @@ from controller.attachments import NoAddressError
 from controller.backoff import Backoff
 from controller.books import node_of, read
 from controller.choice import Chooser
+from controller.claimants import claim_keys
 from controller.gangs.book import GangBook
 from controller.gangs.joint import Joint
 from controller.gangs.membership import GangId
 from controller.gangs.turns import GangTurns
 from controller.quest import Quest
 from controller.settings import PlacementSettings
-from controller.state import ClusterState, Key, claim_keys
+from controller.state import ClusterState, Key
 from controller.validation.documents import KubeObject
 from controller.wish import NoWish, Wish, Wishes
 from driver.errors import InvalidObjectError, TandemError

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from controller.allocator.model import node_reaches
 from controller.books import Pool
 from driver.kube.objects import Device, Node, ResourceSlice
+from driver.names import CONTROLLER_TAINT
 
 
 class Pools:
@@ -103,3 +104,9 @@ class Pools:
             self._own[name].add(pool)
         after = self.nodes_of(pool)
         return None if before is None or after is None else before | after | own
+
+
+def is_managed(published: ResourceSlice) -> bool:
+    """Devices with our taint, or counters (which carry none)."""
+    devices = published.spec.devices
+    return not devices or any(t.key == CONTROLLER_TAINT for device in devices for t in device.taints)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from controller.claimants import claim_keys
 from controller.ownership import Owner, Ownership
 from controller.queue import Rank
-from controller.state import ClusterState, claim_keys
+from controller.state import ClusterState
 from driver.kube.objects import Pod, ResourceClaim
 
 

@@ -126,9 +126,9 @@ class Cluster:
 
     def ask_directly(self, claim: ResourceClaim, node: str) -> Allocation | Refusal:
         record = self.state.nodes[node]
-        devices = self.state.devices(record)
+        devices = self.state.index.devices(record)
         assert devices is not None
-        taken, shared = self.state.taken(record), self.state.shared(record)
+        taken, shared = self.state.index.taken(record), self.state.index.shared(record)
         return allocate([claim], devices, self.state.classes, taken, Options(), CEL, shared)
 
     def place(self, claim: ResourceClaim, node: str) -> None:
@@ -159,7 +159,7 @@ class Cluster:
             self.state.apply_claim(self.claims.pop(number % len(self.claims)), None, 0.0)
 
     def case(self, claim: ResourceClaim, node: str) -> Case:
-        taken = frozenset(device.device for device in self.state.taken(self.state.nodes[node]))
+        taken = frozenset(device.device for device in self.state.index.taken(self.state.nodes[node]))
         return Case(self.devices[node], self.state.classes, [claim], taken, self.counters or {}, managed=True)
 
 

@@ -40,7 +40,7 @@ def with_version(
 
 
 def taken(state: ClusterState) -> int:
-    return state.taken_count(state.nodes["n0"])
+    return state.index.taken_count(state.nodes["n0"])
 
 
 def test_the_finalizers_own_change_does_not_end_the_assumption() -> None:
