@@ -222,6 +222,26 @@ def _both(one: Limit | None, other: Limit | None) -> Limit | None:
     return replace(other, rails=one.rails & other.rails, requests=one.requests & other.requests)
 
 
+def closing(
+    rail: int | None, networks: Sequence[Mapping[str, Network]], limits: Sequence[Limit | None]
+) -> tuple[Limit | None, ...]:
+    """The limits of these claims with one more rail closed, which has fewer free addresses than NICs were put
+    on it; unchanged where no rail's closing helps. `networks`: for each claim those of its requests.
+    """
+    answer = []
+    for by_request, limit in zip(networks, limits or [None] * len(networks), strict=True):
+        railed = {request: network for request, network in by_request.items() if network.rails}
+        open_ = (
+            limit.rails if limit is not None else {r for network in railed.values() for r in network.rails}
+        )
+        if railed and rail in open_:
+            names = " or ".join(sorted({network.title for network in railed.values()}))
+            reason = f"on a rail with too few free addresses of {names}"
+            limit = Limit(frozenset(open_) - {rail}, reason, requests=frozenset(railed))
+        answer.append(limit)
+    return tuple(answer)
+
+
 def choose(network: Network, rail: int | None, book: AddressBook) -> list[Given]:
     """The lowest free addresses for a NIC on that rail (None: on none), one of each family; none where the
     network gives none. They are not taken in the book yet.

@@ -56,11 +56,13 @@ class Backoff:
     def fail(self, subjects: Iterable[str], node: str | None, now: float) -> None:
         """A placement of these subjects failed; on `node`, or with no node to blame.
 
-        A node that is left out is not tried, so further news of it belongs to the failure that is known.
+        A node that is left out is not tried, and with no node to blame nobody who waits; so further news
+        belongs to the failure that is known.
         """
         for uid in subjects:
             subject = self._subjects.setdefault(uid, _Subject())
-            if node is not None and subject.nodes.get(node, (0, 0.0))[1] > now:
+            known_until = subject.not_before if node is None else subject.nodes.get(node, (0, 0.0))[1]
+            if known_until > now:
                 continue
             subject.failures += 1
             subject.not_before = now + self._law.retry_after(subject.failures)

@@ -82,6 +82,7 @@ class Controller:
             self._synced = True
             log.info("synced")
             self._inbox.put(_keep_what_is_there)
+            self._inbox.put(self._placer.lead)
             election.start()
             while not self._stopping.is_set():
                 self._turn()
@@ -115,12 +116,14 @@ class Controller:
             except Exception:
                 log.exception("taking in a change")
         now = time.monotonic()
-        try:
-            actions = self._placer.absorb(now)
+        for part in (self._placer.absorb, self._decide) if leading else (self._placer.absorb,):
+            try:
+                actions = part(now)
+            except Exception:  # what the other part has to say is not lost with it
+                log.exception("deciding")
+                continue
             if leading:
-                self._perform(actions + self._decide(now))
-        except Exception:
-            log.exception("deciding")
+                self._perform(actions)
 
     def _decide(self, now: float) -> list[Action]:
         counts = self._placer.counts
@@ -188,6 +191,7 @@ class Controller:
 
         def informed(now: float) -> None:
             self._informed_term = term
+            self._placer.lead(now)
 
         if leading:
             self._view.refresh_claims(informed)

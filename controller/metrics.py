@@ -18,6 +18,7 @@ _COUNTERS = {
     "failed_writes": "Allocations decided but not written.",
     "duplicate_devices": "Devices found allocated to two claims.",
     "foreign_allocations": "Allocations of managed devices by another client.",
+    "internal_errors": "Pods, gangs or changes over which the controller stumbled: bugs.",
 }
 _GAUGES = {
     "pending_pods": "Pods that wait for a placement.",

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeVar
 
 from controller import decision, notices
 from controller.actions import Action, Allocate, Cleared, Outcome, Tell, Write, Written
 from controller.allocator.cel import CelCache
 from controller.allocator.verdict import Allocation
+from controller.attachments import NoAddressError, both, closing
 from controller.backoff import Backoff
 from controller.choice import Choice, Chooser
 from controller.gangs.book import GangBook
@@ -24,7 +28,7 @@ from controller.gangs.membership import GangId
 from controller.gangs.turns import GangTurns, Wait
 from controller.ownership import Ownership
 from controller.quest import Quest
-from controller.queue import PlacementQueue
+from controller.queue import PlacementQueue, Turn
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
 from controller.taking_back import CONTESTED, GANG_INCOMPLETE, POD_INCOMPLETE, TakingBack
@@ -34,8 +38,11 @@ from driver.kube.objects import Pod, ResourceClaim
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _NEVER = float("inf")
 _TELL_AGAIN_SECONDS = 10.0
+_BROKEN_SECONDS = 60.0
 
 
 class Placer:
@@ -64,46 +71,42 @@ class Placer:
 
     def absorb(self, now: float) -> list[Action]:
         """Take in what changed. To be called by standbys as well, so that they know of failures."""
-        state = self._state
+        state, taking_back = self._state, self._taking_back
         actions: list[Action] = []
-        for failure in state.failures:
-            actions += self._failed(failure, now)
-        state.failures.clear()
-        noticed = notices.take(state, self._ownership, self.counts)
-        actions += noticed.tells
-        self._expired.update(dict.fromkeys(noticed.contested, _CONTESTED))
-        for uid in state.gone:
+        for failure in _drained(state.failures):
+            with self._isolated("taking in the failure of claim", _key(failure.claim)):
+                taking_back.failed(failure, now)
+        for uid in _drained(state.gone):
             self._backoff.forget(uid)
             self._told.pop(uid, None)
-            self._clearing.discard(uid)
-            self._cleared_by_us.discard(uid)
-            self._nominated.pop(uid, None)
-        state.gone.clear()
+            taking_back.forget(uid)
         gangs: set[GangId] = set()
-        for key in state.touched:
-            gangs |= self._book.update(key)
-            pod = state.claimants.get(key)
-            if pod is None or pod.metadata.deletion_timestamp or pod.spec.scheduling_gates:
-                self._queue.remove(key)
-            elif not self._book.has(key):
-                self._queue.add(key, rank(pod))
-            else:
-                self._queue.remove(key)
-                actions += self._alone(pod)
-        state.touched.clear()
+        for key in _drained(state.touched):
+            with self._isolated("taking in a change of pod", key):
+                gangs |= self._book.update(key)
+                actions += self._enqueue(key)
         self._requeue(gangs)
-        return actions
+        with self._isolated("noticing what others did", ""):
+            noticed = notices.take(state, self._ownership, self.counts)
+            actions += noticed.tells
+            taking_back.expire(noticed.contested, CONTESTED)
+        return actions + taking_back.tell(now)
 
     def step(self, now: float) -> list[Action]:
         """What to do now: at most one pod's or gang's placement, and what is due to be taken back."""
-        actions = self._take_back(now)
+        actions = self._taking_back.take(now)
         turn = self._queue.pop(now, self._state.generation)
-        match turn and turn.item:
-            case GangId() as gang:
-                actions += self._try_gang(gang, now)
-            case (namespace, name) if turn is not None:
-                actions += self._try((namespace, name), turn.since, now)
-        return actions
+        if turn is None:
+            return actions
+        try:
+            return actions + self._try(turn, now)
+        except Exception as error:  # of this one; the others have their turns all the same
+            log.exception("deciding about %s", turn.item)
+            return actions + self._broken(turn, error, now)
+
+    def lead(self, now: float) -> None:
+        """Decide from now on: after a start, or a time without the lead."""
+        self._taking_back.begin_anew(now)
 
     def next_due(self) -> float | None:
         """When `step` may have something to do though nothing changes; None: never."""
@@ -135,9 +138,44 @@ class Placer:
         """Pods that wait for a placement."""
         return len(self._queue)
 
+    def _try(self, turn: Turn, now: float) -> list[Action]:
+        if isinstance(turn.item, GangId):
+            return self._try_gang(turn.item, now)
+        return self._try_pod(turn.item, turn.since, now)
+
+    def _broken(self, turn: Turn, error: Exception, now: float) -> list[Action]:
+        """A bug: say so, and look again much later, whatever changes."""
+        self.counts["internal_errors"] += 1
+        self._queue.park(turn.item, turn.rank, now, generation=None, full_at=now + _BROKEN_SECONDS)
+        key = turn.item
+        pods = self._book.pods(key) if isinstance(key, GangId) else [self._state.claimants[key]]
+        message = f"the controller failed to decide, which is a bug in it: {error!r}"
+        return [Tell(pod, "Warning", "DecisionFailed", message) for pod in pods]
+
+    @contextmanager
+    def _isolated(self, what: str, whom: object) -> Iterator[None]:
+        """A bug that one object brings to light must not stop the others."""
+        try:
+            yield
+        except Exception:
+            self.counts["internal_errors"] += 1
+            log.exception("%s %s", what, whom)
+
     # One pod
 
-    def _try(self, key: Key, since: int, now: float) -> list[Action]:
+    def _enqueue(self, key: Key) -> list[Action]:
+        """Something of the pod changed."""
+        pod = self._state.claimants.get(key)
+        if pod is None or pod.metadata.deletion_timestamp or pod.spec.scheduling_gates:
+            self._queue.remove(key)
+        elif not self._book.has(key):
+            self._queue.add(key, rank(pod))
+        else:
+            self._queue.remove(key)
+            return self._alone(pod)
+        return []
+
+    def _try_pod(self, key: Key, since: int, now: float) -> list[Action]:
         pod = self._state.claimants.get(key)
         if pod is None:
             return []
@@ -153,52 +191,63 @@ class Placer:
             return []
         left_out = self._backoff.left_out(wish.subjects, now)
         generation = self._state.generation
+        sharers = tuple(self._wishes.sharers(wish))
+        quest = Quest(pod, wish.wanted, wish.allocated, sharers, left_out, since)
         try:
-            choice = self._chooser.choose(
-                Quest(
-                    pod,
-                    wish.wanted,
-                    wish.allocated,
-                    sharers=tuple(self._wishes.sharers(wish)),
-                    left_out=left_out,
-                    since=since,
-                )
-            )
-            if choice.best is not None:
-                return self._allocate(wish, choice.best.node, choice.best.allocation)
+            chosen = self._place(wish, quest)
         except TandemError as error:
-            choice = Choice(why_not=str(error), permanent=not isinstance(error, RetryableError))
+            chosen = Choice(why_not=str(error), permanent=not isinstance(error, RetryableError))
+        if isinstance(chosen, Allocate):
+            return [chosen]
+        self._taking_back.expire(self._held_in_vain(wish), POD_INCOMPLETE)
         self.counts["refusals"] += 1
         full_at = min(left_out.values(), default=_NEVER)
         actions: list[Action] = []
         if not since:
-            actions, full_at = self._unsatisfiable(wish, choice, now, full_at)
-        woken_by = None if choice.permanent else generation
-        self._queue.park(key, order, now, generation=woken_by, full_at=full_at, alike=choice.alike)
+            actions, full_at = self._unsatisfiable(wish, chosen, now, full_at)
+        woken_by = None if chosen.permanent else generation
+        self._queue.park(key, order, now, generation=woken_by, full_at=full_at, alike=chosen.alike)
         return actions
 
-    def _allocate(self, wish: Wish, node: str, allocation: Allocation) -> list[Action]:
-        taken_names = self._wishes.interface_names(wish)
-        writes: list[Write] = []
+    def _place(self, wish: Wish, quest: Quest) -> Allocate | Choice:
+        """Allocate at the best place; a rail with fewer addresses than NICs is left out."""
+        while True:
+            choice = self._chooser.choose(quest)
+            if choice.best is None:
+                return choice
+            try:
+                return self._allocate(wish, choice.best.node, choice.best.allocation)
+            except NoAddressError as error:
+                before = both(quest.limits, self._state.network_limits(wish.wanted))
+                limits = closing(error.rail, self._state.networks_of(wish.wanted), before)
+                if limits == before:
+                    raise
+                quest = replace(quest, limits=limits, since=0)
+
+    def _held_in_vain(self, wish: Wish) -> Iterator[Key]:
+        """Claims that pin the pod to a node where it cannot be completed, and that nobody else waits for."""
+        for claim in wish.allocated:
+            key = claim.metadata.namespace, claim.metadata.name
+            if key in self._state.unreserved and self._state.waiting_users(key) == [_key(wish.pod)]:
+                yield key
+
+    def _allocate(self, wish: Wish, node: str, allocation: Allocation) -> Allocate:
         composed = decision.compose(
             wish.wanted,
             allocation,
             driver_name=self._settings.driver_name,
             networks=self._state.networks_of(wish.wanted),
             addresses=self._state.books.addresses,
-            names_in_use=taken_names,
+            names_in_use=self._wishes.interface_names(wish),
             mtu=self._settings.mtu,
         )
+        pod = _key(wish.pod)
         for claim, result in composed:
+            text = decision.describe(node, result, self._settings.driver_name)
+            self._placing[claim.metadata.uid] = pod, node, text
             self._taking_back.begin(claim)
             self._state.assume(claim, result)
-            writes.append(Write(claim, result))
-            self._placing[claim.metadata.uid] = (
-                _key(wish.pod),
-                node,
-                decision.describe(node, result, self._settings.driver_name),
-            )
-        return [Allocate(_key(wish.pod), node, tuple(writes))]
+        return Allocate(pod, node, tuple(Write(claim, result) for claim, result in composed))
 
     def _unsatisfiable(
         self, wish: Wish, choice: Choice, now: float, full_at: float
@@ -219,11 +268,12 @@ class Placer:
 
     def _requeue(self, gangs: Iterable[GangId]) -> None:
         for gang in gangs:
-            order = self._gangs.rank(gang)
-            if order is None:
-                self._queue.remove(gang)
-            else:
-                self._queue.add(gang, order)
+            with self._isolated("taking in a change of", gang):
+                order = self._gangs.rank(gang)
+                if order is None:
+                    self._queue.remove(gang)
+                else:
+                    self._queue.add(gang, order)
 
     def _alone(self, pod: Pod) -> list[Action]:
         """A pod that asks for a gang, though nothing makes it a member of one."""
@@ -254,7 +304,7 @@ class Placer:
         actions: list[Action] = []
         try:
             for one in places:
-                actions += self._allocate(one.wish, one.node, one.allocation)
+                actions += [self._allocate(one.wish, one.node, one.allocation)]
         except TandemError as error:
             for uid in (w.claim.metadata.uid for a in actions if isinstance(a, Allocate) for w in a.writes):
                 self._placing.pop(uid)
@@ -262,6 +312,13 @@ class Placer:
             self._state.touched.difference_update(_key(one.wish.pod) for one in places)
             return error
         return actions
+
+
+def _drained(items: list[T] | set[T]) -> list[T]:
+    """What was in it; it is empty afterwards, whatever becomes of them."""
+    out = list(items)
+    items.clear()
+    return out
 
 
 def _key(obj: Pod | ResourceClaim) -> Key:

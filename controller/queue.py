@@ -23,11 +23,13 @@ Item = Key | GangId
 """What is placed at once: a pod, or the pods of a gang."""
 
 _NEVER = float("inf")
-
-_NEVER = float("inf")
+_POD_SECONDS, _GANG_SECONDS = 0.001, 0.05
+"""Between sweeps, for each that was woken: twenty times what a look costs, or a few times."""
 
 Rank = tuple[int, str, Key]
 """Sorts first what is due first: negative priority, creation time (RFC 3339 sorts as text), name."""
+
+_LAST: Rank = (2**32, "", ("", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Turn:
 
     item: Item
     since: int
+    rank: Rank
 
 
 @dataclass(slots=True)
@@ -69,8 +72,10 @@ class PlacementQueue:
         self._ready: list[tuple[Rank, Item]] = []
         self._timed: list[tuple[float, Rank, Item]] = []
         self._flocks: dict[Hashable, _Flock] = {}
+        self._eldest = _LAST
+        """Nobody who is parked until the cluster moves on comes before."""
         self._swept_generation = 0
-        self._swept_at = float("-inf")
+        self._next_sweep = -_NEVER
 
     def add(self, item: Item, rank: Rank) -> None:
         """Look at it, at all nodes, as soon as its turn comes."""
@@ -101,6 +106,7 @@ class PlacementQueue:
             flock = self._flocks.setdefault(entry.flock, _Flock(generation))
             flock.seen = max(flock.seen, generation)
             insort(flock.members, (rank, item))
+            self._eldest = min(self._eldest, rank)
 
     def remove(self, item: Item) -> None:
         """It needs no placement any more."""
@@ -112,14 +118,18 @@ class PlacementQueue:
         self._wake_timed(now)
         self._sweep(now, generation)
         while self._ready:
-            rank, item = heapq.heappop(self._ready)
+            rank, item = self._ready[0]
             entry = self._entries.get(item)
             if entry is None or entry.rank != rank or entry.parked:
+                heapq.heappop(self._ready)
                 continue
+            if self._overtakes(rank, generation):
+                return None
+            heapq.heappop(self._ready)
             flock = self._flocks.get(entry.flock) if entry.flock is not None else None
             if flock is None:
                 del self._entries[item]
-                return Turn(item, 0)
+                return Turn(item, 0, rank)
             flock.awake = None
             if flock.seen >= generation:  # the one before it was refused
                 entry.parked = True
@@ -127,18 +137,18 @@ class PlacementQueue:
                 continue
             del self._entries[item]
             self._wake_first(entry.flock, flock)
-            return Turn(item, flock.seen)
+            return Turn(item, flock.seen, rank)
         return None
 
     def next_due(self, generation: int) -> float | None:
         """When `pop` may give a pod though nothing changes; None: never."""
-        if self._ready:
+        if self._ready and not self._overtakes(self._ready[0][0], generation):
             return 0.0
         while self._timed and not self._is_current(*self._timed[0]):
             heapq.heappop(self._timed)
         due = [self._timed[0][0]] if self._timed else []
         if self._flocks and generation > self._swept_generation:
-            due.append(self._swept_at + self._sweep_seconds)
+            due.append(self._next_sweep)
         return min(due, default=None)
 
     def __len__(self) -> int:
@@ -154,14 +164,21 @@ class PlacementQueue:
             if self._is_current(due, rank, item):
                 self.add(item, self._entries[item].rank)
 
+    def _overtakes(self, rank: Rank, generation: int) -> bool:
+        """Somebody who comes before has not looked at what changed yet."""
+        return generation > self._swept_generation and rank > self._eldest
+
     def _sweep(self, now: float, generation: int) -> None:
-        if generation <= self._swept_generation or now < self._swept_at + self._sweep_seconds:
+        if generation <= self._swept_generation or now < self._next_sweep:
             return
         self._swept_generation = generation
+        pause = 0.0
         for key, flock in list(self._flocks.items()):
             if flock.seen < generation:
-                self._swept_at = now
+                pause += _GANG_SECONDS if isinstance(key, GangId) else _POD_SECONDS
                 self._wake_first(key, flock)
+        self._next_sweep = now + min(pause, self._sweep_seconds)
+        self._eldest = min((f.members[0][0] for f in self._flocks.values() if f.members), default=_LAST)
 
     def _wake_first(self, key: Hashable, flock: _Flock) -> None:
         """Give the flock's first a turn; its next follows when that is over."""

@@ -155,10 +155,11 @@ class NodeReader:
 
 
 def _verdict(pod: Pod) -> list[dict[str, Any]]:
-    """What kube-scheduler said of a pod that has no node, without its words and the time."""
+    """What kube-scheduler said of a pod that has no node, without the time; its words where claims wait."""
     conditions = [] if pod.spec.node_name else pod.status.conditions
+    kept = ("type", "reason", "message") if pod.spec.resource_claims else ("type", "reason")
     return [
-        {"type": said["type"], "reason": said.get("reason", "")}
+        {name: said[name] for name in kept if name in said}
         for said in conditions
         if said.get("type") == "PodScheduled"
     ]

@@ -7,6 +7,7 @@ only pods that have not ended.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -22,6 +23,8 @@ from driver.kube.fabric import FabricNetwork, Namespace
 from driver.kube.objects import DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
 from driver.kube.scheduling import PodGroup
 from driver.kube.watch import Change, HasMetadata, Informer
+
+log = logging.getLogger(__name__)
 
 _NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
 
@@ -120,7 +123,14 @@ class ClusterView:
 
     def _posting(self, apply: Callable[[T | None, T | None, float], None]) -> Callable[[Change[T]], None]:
         def on_change(change: Change[T]) -> None:
-            self._inbox.put(lambda now: apply(change.old, change.new, now))
+            def message(now: float) -> None:
+                try:
+                    apply(change.old, change.new, now)
+                except Exception:
+                    item = change.new or change.old
+                    log.exception("taking in %s %s", type(item).__name__, item and item.metadata.name)
+
+            self._inbox.put(message)
 
         return on_change
 

@@ -98,6 +98,14 @@ class ModelCluster:
             )
         self.put_pod(msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, node_name=node)))
 
+    def judge(self, pod_name: str, message: str) -> None:
+        """As kube-scheduler where it finds no node for the pod."""
+        pod = self.pods[pod_name]
+        verdict = {"type": "PodScheduled", "reason": "Unschedulable", "message": message}
+        self.put_pod(
+            msgspec.structs.replace(pod, status=msgspec.structs.replace(pod.status, conditions=[verdict]))
+        )
+
     def give_back(self, claim: str) -> None:
         """As kube-scheduler where the pod does not fit the node."""
         self.set_allocation(claim, None)
@@ -110,6 +118,7 @@ class ModelCluster:
             actions = self.placer.absorb(self.now) + self.placer.step(self.now)
             for action in actions:
                 self._perform(action)
+            assert not self.placer.counts["internal_errors"]
             due = self.placer.next_due()
             if not actions and not self.state.touched and (due is None or due > self.now):
                 return

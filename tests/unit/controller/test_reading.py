@@ -110,11 +110,15 @@ def test_what_is_written_alike_keeps_its_type() -> None:
         assert (type(pod.spec), type(pod.status), pod.metadata.labels) == (PodSpec, PodStatus, status)
 
 
-def test_kube_schedulers_verdict_is_kept_while_a_pod_has_no_node() -> None:
+def test_kube_schedulers_verdict_is_kept_while_a_pod_has_no_node_and_its_words_while_claims_wait() -> None:
     said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/9 nodes"}
     status = {"conditions": [said, {"type": "Other", "status": "True"}]}
     read = PodReader()
     waiting = read(raw(a_pod("p", status=status)))
     assert waiting.status.conditions == [{"type": "PodScheduled", "reason": "Unschedulable"}]
-    bound = read(raw(a_pod("p", status=status, node="a")))
+    claimant = read(raw(a_pod("p", ["c"], status=status)))
+    assert claimant.status.conditions == [
+        {"type": "PodScheduled", "reason": "Unschedulable", "message": "0/9 nodes"}
+    ]
+    bound = read(raw(a_pod("p", ["c"], status=status, node="a")))
     assert bound.status.conditions == []
