@@ -14,7 +14,7 @@ import msgspec
 from controller import fit
 from controller.census import Census, Change, Counted
 from controller.labels import EVERYTHING, Labels
-from controller.pod_rules import Neighbour, Newcomer, Spread, Term, newcomer
+from controller.pod_rules import Neighbour, Newcomer, Spread, Term, Whom, newcomer
 from controller.tally import Domain, Near, Tally
 from driver.kube.objects import Node, Pod
 
@@ -61,6 +61,10 @@ class Neighbours:
             changes.append((itself, -1))
         return Question(self._census, comer, tuple(dict.fromkeys(repelled)), changes)
 
+    def means(self, whom: Whom, pod: Pod) -> bool:
+        """A rule of some pod's means this one."""
+        return self._census.means(whom, pod.metadata.namespace, pod.metadata.labels)
+
     def why_not(self, pod: Pod, node: Node, beside: Iterable[Neighbour] = ()) -> str | None:
         """The reason why the pods around close the node to the pod, or None. For many nodes, `ask` once."""
         question = self.ask(pod, beside)
@@ -70,6 +74,12 @@ class Neighbours:
 class Question:
     """One pod's rules, and those of others that mean it, with their counts looked up. Valid until the next
     change.
+
+    Attributes:
+        apart: its terms of anti-affinity, and the pods that each means.
+        together: its terms of affinity, and the pods that all of them mean.
+        first: it may be anywhere, as the first of a series whose pods want to be near each other.
+        spread: its constraints, the pods that each counts, and the most that a value has before it comes.
     """
 
     def __init__(
@@ -80,46 +90,63 @@ class Question:
         self._changes = changes
         pod = comer.pod.metadata
         self._repelled = [(term, census.repelling(term, changes)) for term in repelled]
-        self._apart = [
+        self.apart = [
             (term, census.near(census.domain(term.topology_key), Counted((term.whom,)), changes))
             for term in comer.anti_affinity
         ]
         all_terms = Counted(tuple(dict.fromkeys(term.whom for term in comer.affinity)))
-        self._together = [
+        self.together = [
             (term, census.near(census.domain(term.topology_key), all_terms, changes))
             for term in comer.affinity
         ]
         # The first of a series that wants to be near its own kind may start anywhere.
-        self._first = all(
+        self.first = all(
             census.means(term.whom, pod.namespace, pod.labels) and not near.anywhere
-            for term, near in self._together
+            for term, near in self.together
         )
-        self._spread = [self._spread_of(constraint) for constraint in comer.spread]
+        self.spread = [self._spread_of(constraint) for constraint in comer.spread]
 
     @property
     def looks_around(self) -> bool:
         """The answer for a node depends on other nodes' pods, and so may change while the node does not."""
-        return bool(self._repelled or self._apart or self._together or self._spread)
+        return bool(self._repelled or self.apart or self.together or self.spread)
 
     def why_not(self, node: Node) -> str | None:
         """The first reason why the pods around close the node, in kube-scheduler's order, or None."""
-        labels = node.metadata.labels
+        return self._taken_port(node) or self._uneven(node) or self.alone(node) or self._crowded(node)
+
+    def closed(self, node: Node) -> str | None:
+        """As `why_not`, as far as no pod that comes can change it for the better."""
+        return self._taken_port(node) or self._crowded(node)
+
+    def alone(self, node: Node) -> str | None:
+        """As `why_not`, as far as pods must be there."""
+        for term, near in self.together:
+            value = node.metadata.labels.get(term.topology_key)
+            if value is None or not (self.first or near.at(value) > 0):
+                return f"required pod affinity ({term.topology_key}): no such pod there"
+        return None
+
+    def _taken_port(self, node: Node) -> str | None:
         if self._comer.ports:
             used = self._census.ports(node.metadata.name, self._changes)
             for port in self._comer.ports:
                 if any(port.clashes(other) for other in used):
                     return f"host port {port.port}/{port.protocol} is taken"
-        for constraint, near, most in self._spread:
-            value = labels.get(constraint.topology_key)
+        return None
+
+    def _uneven(self, node: Node) -> str | None:
+        for constraint, near, most in self.spread:
+            value = node.metadata.labels.get(constraint.topology_key)
             if value is None:
                 return f"no label {constraint.topology_key}, over which the pod is to be spread"
             if near.at(value) > most:
                 return f"topology spread over {constraint.topology_key} (maxSkew {constraint.max_skew})"
-        for term, near in self._together:
-            value = labels.get(term.topology_key)
-            if value is None or not (self._first or near.at(value) > 0):
-                return f"required pod affinity ({term.topology_key}): no such pod there"
-        for term, near in self._apart:
+        return None
+
+    def _crowded(self, node: Node) -> str | None:
+        labels = node.metadata.labels
+        for term, near in self.apart:
             if near.at(labels.get(term.topology_key)) > 0:
                 return f"required pod anti-affinity ({term.topology_key}): such a pod is there"
         for term, near in self._repelled:

@@ -140,6 +140,16 @@ class Near:
         """How many values the domain has."""
         return len(self._domain.sizes)
 
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """How many nodes have each value of the domain."""
+        return self._domain.sizes
+
+    @property
+    def by_node(self) -> Mapping[str, str]:
+        """The values of the domain's nodes."""
+        return self._domain.values
+
 
 def _shift(counts: dict[K, int], key: K | None, number: int) -> None:
     if key is None:

@@ -3,8 +3,8 @@
 Members that ask for the same are of one shape. A node's state is the Group that the index has it in, or would
 have it in with some members on it; so what one member does to a node is asked of the allocator once for all
 nodes in equal state, and kept. The search counts; then its answer is drafted node by node with the real
-devices, and a node that cannot take its members after all (devices that reach over several nodes, rules
-between pods) is left out and the search is asked again.
+devices, and a node that cannot take its members after all (devices that reach over several nodes, the odd
+rule between pods) is left out and the search is asked again.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from controller.choice import Chooser
 from controller.draft import Draft
 from controller.equal import Published, Standing
 from controller.gangs import search
-from controller.gangs.kinds import Band, Kind, kinds_of, most_nics, nic_rails, rail_mask, rails_in
+from controller.gangs.kinds import Band, Kind, Unit, kinds_of, most_nics, nic_rails, rail_mask, rails_in
 from controller.gangs.packing import Members
+from controller.gangs.rules import Rules, has_rules, loosened
 from controller.nodes import Group
 from controller.quest import Quest
 from controller.settings import PlacementSettings
 from controller.state import ClusterState
 from controller.wish import Wish
-from driver.kube.objects import Pod
 from driver.names import TYPE_NIC, TYPE_VF
 
 _KEPT = 200_000
@@ -84,6 +84,16 @@ class _Memo:
     open_rails: dict[Group, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """A place for one unit of a shape; `members` are all that the node has."""
+
+    shape: int
+    unit: Unit
+    node: str
+    members: Members
+
+
 class Joint:
     """Places several pods at once. Keeps answers; not thread-safe."""
 
@@ -133,6 +143,7 @@ class _Attempt:
         self._kinds = kinds_of(band)
         self._closed: set[tuple[str, Members]] = set()
         self._fresh = fresh
+        self._rules = any(has_rules(wish.pod) for wish in band.wishes)
 
     def run(self) -> list[Placed] | NoRoom:
         groups = list(self._groups())
@@ -145,16 +156,28 @@ class _Attempt:
         # Those that the fewest nodes would take are the most demanding.
         self._kinds = [self._kinds[n] for n in sorted(range(len(room)), key=room.__getitem__)]
         shapes = [search.Shape(len(kind.units), most_nics(kind)) for kind in self._kinds]
-        question = search.Question(shapes, groups, self._rail_sets(groups))
-        found = search.search(question, self)
+        questions = [search.Question(shapes, groups, self._rail_sets(groups))]
+        if self._rules:
+            rules = Rules(self._state.neighbours, self._state.nodes, self._kinds)
+            questions = [*rules.questions(questions[0])]
         for _ in range(_DRAFTS):
+            found = self._best(questions)
             if isinstance(found, search.NotFound):
                 return self._no_room(found)
             placed = self._drafted(found)
             if placed is not None:
                 return placed
-            found = search.search(question, self)
         return self._no_room(search.NotFound((0,) * len(shapes), "", None, gave_up=True))
+
+    def _best(self, questions: Sequence[search.Question[_State]]) -> search.Found | search.NotFound:
+        """Of the ways there are, or else how near it comes."""
+        answers = [search.search(question, self) for question in questions]
+        found = [answer for answer in answers if isinstance(answer, search.Found)]
+        if found:
+            return min(found, key=lambda answer: answer.cost)
+        nobody = search.NotFound((0,) * len(self._kinds), "", None)
+        near = [answer for answer in answers if isinstance(answer, search.NotFound)]
+        return max(near, key=lambda answer: (answer.gave_up, sum(answer.most)), default=nobody)
 
     # For the search
 
@@ -189,11 +212,12 @@ class _Attempt:
         draft = Draft()
         for kind, count in zip(self._kinds, members, strict=True):
             for unit in kind.units[:count]:
-                for wish in (unit.wish, *unit.followers):
-                    quest = replace(kind.quest, pod=wish.pod, allocated=wish.allocated, draft=draft)
+                for wish in unit.wishes:
+                    pod = loosened(wish.pod)
+                    quest = replace(kind.quest, pod=pod, allocated=wish.allocated, draft=draft)
                     if self._chooser.why_not(quest, node) is not None:
                         return False
-                    draft = draft.plus(node, wish.pod)
+                    draft = draft.plus(node, pod)
         return True
 
     def _step(self, kind: Kind, shape: Shape, state: _State) -> search.Taken[_State] | None:
@@ -308,29 +332,52 @@ class _Attempt:
                     yield taken.rails
 
     def _drafted(self, found: search.Found) -> list[Placed] | None:
-        """The way with real devices; None where a node cannot take its members, which is then closed."""
-        index, draft = self._state.index, Draft()
-        units = [iter(kind.units) for kind in self._kinds]
-        rules = any(_has_rules(wish.pod) for wish in self._band.wishes)
-        placed: list[Placed] = []
-        for node, members in found.places:
-            record = self._state.nodes[node]
-            for number, count in enumerate(members):
-                shape = self._shape(number, found.rails)
-                for unit in islice(units[number], count):
-                    wish = unit.wish
-                    quest = Quest(wish.pod, wish.wanted, wish.allocated, draft=draft)
-                    standing = index.standing(record, draft)
-                    answer = self._answers.of_node(shape, record, standing)
-                    if isinstance(answer, Refusal) or (rules and self._chooser.why_not(quest, node)):
-                        self._closed.add((node, members))
-                        return None
-                    allocation = self._answers.moved(shape, answer, quest, record, standing)
-                    draft = draft.plus(node, wish.pod, allocation)
-                    for follower in unit.followers:
-                        draft = draft.plus(node, follower.pod)
-                    placed.append(Placed(wish, node, allocation))
+        """The way with real devices, in an order in which the members may come; None where a node cannot take
+        its members, which is then closed.
+        """
+        draft, placed = Draft(), list[Placed]()
+        waiting = self._seated(found)
+        while waiting:
+            late = []
+            for seat in waiting:
+                member = self._member(seat, found.rails, draft)
+                if member is None:
+                    late.append(seat)
+                    continue
+                placed.append(member)
+                draft = draft.plus(seat.node, member.wish.pod, member.allocation)
+                for follower in seat.unit.followers:
+                    draft = draft.plus(seat.node, follower.pod)
+            if len(late) == len(waiting):
+                self._closed.update((seat.node, seat.members) for seat in late[:1])
+                return None
+            waiting = late
         return placed
+
+    def _seated(self, found: search.Found) -> list[_Seat]:
+        """Who goes where: on each node one, then on each a second one, as spreading has it."""
+        units = [iter(kind.units) for kind in self._kinds]
+        seats = [
+            (turn, _Seat(number, unit, node, members))
+            for node, members in found.places
+            for turn, (number, unit) in enumerate(
+                (number, unit)
+                for number, count in enumerate(members)
+                for unit in islice(units[number], count)
+            )
+        ]
+        return [seat for _, seat in sorted(seats, key=lambda entry: entry[0])]
+
+    def _member(self, seat: _Seat, rails: int | None, draft: Draft) -> Placed | None:
+        """The member in its seat, beside those of the draft; None where it cannot be there, or not yet."""
+        record, wish = self._state.nodes[seat.node], seat.unit.wish
+        quest = Quest(wish.pod, wish.wanted, wish.allocated, draft=draft)
+        shape = self._shape(seat.shape, rails)
+        standing = self._state.index.standing(record, draft)
+        answer = self._answers.of_node(shape, record, standing)
+        if isinstance(answer, Refusal) or (self._rules and self._chooser.why_not(quest, seat.node)):
+            return None
+        return Placed(wish, seat.node, self._answers.moved(shape, answer, quest, record, standing))
 
     def _no_room(self, found: search.NotFound) -> NoRoom:
         kind, most = next(
@@ -340,15 +387,15 @@ class _Attempt:
             most=sum(found.most),
             short=kind.units[min(most, len(kind.units) - 1)].wish,
             rails=frozenset(rails_in(found.rails)) if found.rails is not None else None,
-            domain=found.domain,
+            domain=_value(found.domain),
             gave_up=found.gave_up,
             unfinished=found.gave_up and not self._fresh,
         )
 
 
-def _has_rules(pod: Pod) -> bool:
-    """Where it may be depends on where the others are, on other nodes too."""
-    return pod.spec.affinity is not None or bool(pod.spec.topology_spread_constraints)
+def _value(domain: object) -> str:
+    """Of the gang's label."""
+    return str(domain[0] if isinstance(domain, tuple) else domain)
 
 
 def _after(published: Published, standing: Standing, answer: Allocation) -> Standing:

@@ -6,7 +6,7 @@ are one unit, since they must go to one node. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,6 +18,7 @@ from controller.allocator.traits import rail_of, type_of
 from controller.answers import Shape
 from controller.books import node_of
 from controller.gangs.book import Terms
+from controller.pod_rules import newcomer
 from controller.quest import Quest
 from controller.wish import Wish
 from driver.kube.objects import Pod
@@ -53,6 +54,11 @@ class Unit:
 
     wish: Wish
     followers: tuple[Wish, ...] = ()
+
+    @property
+    def wishes(self) -> tuple[Wish, ...]:
+        """Of all of them."""
+        return self.wish, *self.followers
 
 
 @dataclass(slots=True, eq=False)
@@ -105,17 +111,28 @@ def _units(wishes: Sequence[Wish]) -> list[Unit]:
 def kinds_of(band: Band) -> list[Kind]:
     """Members by what they ask for."""
     kinds: dict[object, Kind] = {}
+    meant = _meant([wish.pod for wish in band.wishes])
     for unit in _units(band.wishes):
         wish = unit.wish
         asking = tuple(claim.metadata.uid in band.asking for claim in wish.wanted)
         pin = _pin(wish)
-        pods = tuple(_likeness(one.pod) for one in (wish, *unit.followers))
+        pods = tuple((_likeness(one.pod), meant(one.pod)) for one in unit.wishes)
         key = (pods, msgspec.json.encode([c.spec for c in wish.wanted]), asking, pin)
         if key not in kinds:
             quest = Quest(wish.pod, wish.wanted, wish.allocated, left_out=band.left_out)
             kinds[key] = Kind(quest, asking, pin)
         kinds[key].units.append(unit)
     return list(kinds.values())
+
+
+def _meant(pods: Sequence[Pod]) -> Callable[[Pod], Hashable]:
+    """What tells pods apart for each other: their own rules, and whom those of all of them mean."""
+    if not any(pod.spec.affinity or pod.spec.topology_spread_constraints for pod in pods):
+        return lambda pod: None
+    comers = {pod.metadata.uid: newcomer(pod) for pod in pods}
+    rules = {uid: (c.affinity, c.anti_affinity, c.spread) for uid, c in comers.items()}
+    selectors = [*{rule.whom.selector for groups in rules.values() for some in groups for rule in some}]
+    return lambda pod: (rules[pod.metadata.uid], *(s.matches(pod.metadata.labels) for s in selectors))
 
 
 def _likeness(pod: Pod) -> bytes:

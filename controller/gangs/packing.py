@@ -16,10 +16,11 @@ Members = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Stock:
-    """`nodes` nodes, each of which can take any one of the `offers`, at a cost."""
+    """`nodes` nodes, each of which can take any one of the `offers`, at a cost. `must`: none stays empty."""
 
     offers: Mapping[Members, int]
     nodes: int
+    must: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class _Stage:
 
     stock: int
     many: bool
+    must: bool
     before: list[int | None]
     after: list[int | None]
 
@@ -47,7 +49,7 @@ class Packing:
         costs: list[int | None] = [None] * len(self._vectors)
         costs[0] = 0
         for number, stock in enumerate(stocks):
-            costs = self._add(number, stock.nodes, costs)
+            costs = self._add(number, stock, costs)
         self._costs = costs
 
     @property
@@ -59,15 +61,24 @@ class Packing:
     def most(self) -> Members:
         """The most members that have room at once."""
         return max(
-            (v for v, cost in zip(self._vectors, self._costs, strict=True) if cost is not None),
+            (vector for vector, _ in self.costs()),
             key=lambda vector: (sum(vector), vector),
+            default=self._vectors[0],
         )
 
-    def nodes(self) -> Iterator[tuple[int, Members]]:
-        """Of the whole demand: which stock each node is of, and what it takes. Only where there is room."""
-        at = len(self._vectors) - 1
+    def costs(self) -> Iterator[tuple[Members, int]]:
+        """Of each part of the demand that has room."""
+        for vector, cost in zip(self._vectors, self._costs, strict=True):
+            if cost is not None:
+                yield vector, cost
+
+    def nodes(self, part: Members | None = None) -> Iterator[tuple[int, Members]]:
+        """Of the demand, or a part of it: which stock each node is of, and what it takes. Only where there is
+        room.
+        """
+        at = len(self._vectors) - 1 if part is None else self._index[part]
         for stage in reversed(self._stages):
-            while stage.after[at] != stage.before[at]:
+            while stage.must or stage.after[at] != stage.before[at]:
                 source = stage.after if stage.many else stage.before
                 at, taken = next(
                     (rest, self._vectors[offer])
@@ -91,18 +102,19 @@ class Packing:
         enough = all(have >= less for have, less in zip(vector, taken, strict=True))
         return index - offer if enough else None
 
-    def _add(self, number: int, nodes: int, costs: list[int | None]) -> list[int | None]:
-        many = nodes >= self._total  # more nodes than members: their number is no limit
-        for _ in range(1 if many else nodes):
-            after = self._one_more(number, costs, many=many)
-            if after == costs:
+    def _add(self, number: int, stock: Stock, costs: list[int | None]) -> list[int | None]:
+        many = stock.nodes >= self._total and not stock.must  # then their number is no limit
+        for _ in range(1 if many else stock.nodes):
+            after = self._one_more(number, costs, many=many, must=stock.must)
+            if after == costs and not stock.must:
                 break
-            self._stages.append(_Stage(number, many, costs, after))
+            self._stages.append(_Stage(number, many, stock.must, costs, after))
             costs = after
         return costs
 
-    def _one_more(self, number: int, costs: list[int | None], *, many: bool) -> list[int | None]:
-        offers, after = self._stocks[number], list(costs)
+    def _one_more(self, number: int, costs: list[int | None], *, many: bool, must: bool) -> list[int | None]:
+        offers = self._stocks[number]
+        after: list[int | None] = [None] * len(costs) if must else list(costs)
         source = after if many else costs
         self.steps += len(after) * len(offers)
         for index in range(len(after)):

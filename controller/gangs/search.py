@@ -13,16 +13,27 @@ exhaust; beyond that the best so far is taken, best tiers proved or not. Pure.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
 from controller.gangs.packing import Members, Packing, Stock
+from controller.gangs.seats import Seats, admit
+from controller.gangs.zones import Zones
 
 S = TypeVar("S", bound=Hashable)
 
 _TIER, _OTHER = 96, 32
 """Bits by which costs are shifted, so that the first decides and the number of nodes comes last."""
 _TAKE_STEPS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Lot:
+    """Nodes that offer the same: the number of the table, and their names."""
+
+    table: int
+    must: bool
+    names: list[Sequence[str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +78,20 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Group(Generic[S]):
-    """Nodes of one domain in equal state; `rails` (a bit mask) have a free NIC there."""
+    """Nodes of one domain and zone in equal state; `rails` (a bit mask) have a free NIC there. `seats` are of
+    each of them.
+    """
 
-    domain: str
+    domain: Hashable
     state: S
     nodes: Sequence[str]
     rails: int = 0
+    zone: Hashable = None
+    seats: Seats = ()
+
+    def must_take(self, nobody: Members) -> bool:
+        """None of them may stay empty."""
+        return not admit(self.seats, nobody)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +102,8 @@ class Question(Generic[S]):
         shapes: most demanding first: in this order members are put on a node.
         groups: the fullest nodes first.
         rails: the sets that all members may be on (bit masks), of which one is chosen; (None,): any.
+        zones: all that there are, with their seats; none where zones do not matter.
+        musts: so many nodes must not stay empty, be they in a group or not.
         steps: how far the search may go before it gives up.
         patience: steps after which it is content with a way that it has found.
     """
@@ -90,6 +111,8 @@ class Question(Generic[S]):
     shapes: Sequence[Shape]
     groups: Sequence[Group[S]]
     rails: Sequence[int | None] = (None,)
+    zones: Mapping[Hashable, Seats] = field(default_factory=dict)
+    musts: int = 0
     steps: int = 5_000_000
     patience: int = 4_000
 
@@ -103,7 +126,7 @@ class Question(Generic[S]):
 class Found:
     """A way: the nodes with the members that each takes. `cost` compares ways of one question."""
 
-    domain: str
+    domain: Hashable
     rails: int | None
     places: tuple[tuple[str, Members], ...]
     cost: int
@@ -114,7 +137,7 @@ class NotFound:
     """No way, or (`gave_up`) none found. `most`: so many have room at once, in that domain on those rails."""
 
     most: Members
-    domain: str
+    domain: Hashable
     rails: int | None
     gave_up: bool = False
 
@@ -134,18 +157,19 @@ class _Search(Generic[S]):
         self._provider = provider
         self._demand = question.demand
         self._taken: dict[tuple[int, S, int | None], Taken[S] | None] = {}
-        self._offers: dict[tuple[S, int | None, frozenset[Members]], int] = {}
+        self._nobody = (0,) * len(self._demand)
+        self._offers: dict[tuple[S, int | None, Seats, frozenset[Members]], int] = {}
         self._tables: list[dict[Members, int]] = []
         self._numbers: dict[tuple[tuple[Members, int], ...], int] = {}
         self._closed: dict[str, frozenset[Members]] = {}
         self._steps = 0
         self._best: Found | None = None
-        self._nearest = NotFound((0,) * len(self._demand), "", None)
+        self._nearest = NotFound(self._nobody, "", None)
 
     def run(self) -> Found | NotFound:
         try:
             groups = [g for g in self._question.groups if self._is_of_use(g)]
-            domains: dict[str, list[Group[S]]] = {}
+            domains: dict[Hashable, list[Group[S]]] = {}
             for group in groups:
                 domains.setdefault(group.domain, []).append(group)
             least = self._least_tiers(groups)
@@ -211,14 +235,22 @@ class _Search(Generic[S]):
 
     # In one domain, on one set of rails
 
-    def _try(self, domain: str, rails: int | None, groups: Sequence[Group[S]]) -> None:
+    def _try(self, domain: Hashable, rails: int | None, groups: Sequence[Group[S]]) -> None:
+        if self._question.musts > sum(len(g.nodes) for g in groups if g.must_take(self._nobody)):
+            return
+        zones: dict[Hashable, list[Group[S]]] = {zone: [] for zone in self._question.zones}
+        for group in groups:
+            zones.setdefault(group.zone, []).append(group)
         while True:
-            kinds = self._kinds(groups, rails)
-            stocks = [Stock(self._tables[k], sum(map(len, lists))) for k, lists in kinds.items()]
-            room = sum(max(map(sum, stock.offers), default=0) * stock.nodes for stock in stocks)
+            lots = [self._lots(some, rails) for some in zones.values()]
+            stocks = [
+                [Stock(self._tables[lot.table], sum(map(len, lot.names)), lot.must) for lot in some]
+                for some in lots
+            ]
+            room = sum(max(map(sum, s.offers), default=0) * s.nodes for some in stocks for s in some)
             if room < sum(self._demand) and room <= sum(self._nearest.most):
                 return
-            packing = Packing(self._demand, stocks)
+            packing = self._packed(list(zones), stocks)
             self._spend(packing.steps)
             if packing.cost is None:
                 if sum(packing.most) > sum(self._nearest.most):
@@ -226,35 +258,42 @@ class _Search(Generic[S]):
                 return
             if self._best is not None and packing.cost >= self._best.cost:
                 return
-            places = self._named(packing, list(kinds.values()))
+            places = self._named(packing, lots)
             if places is not None:
                 self._best = Found(domain, rails, tuple(places), packing.cost)
                 return
 
-    def _kinds(self, groups: Sequence[Group[S]], rails: int | None) -> Mapping[int, list[Sequence[str]]]:
-        """Nodes by what they offer."""
-        kinds: dict[int, list[Sequence[str]]] = {}
-        for group in groups:
-            if not self._closed:
-                kinds.setdefault(self._offer(group.state, rails, frozenset()), []).append(group.nodes)
-                continue
-            runs: dict[frozenset[Members], list[str]] = {}
-            for node in group.nodes:
-                runs.setdefault(self._closed.get(node, frozenset()), []).append(node)
-            for closed, nodes in runs.items():
-                kinds.setdefault(self._offer(group.state, rails, closed), []).append(nodes)
-        kinds.pop(self._number({}), None)
-        return kinds
+    def _packed(self, zones: Sequence[Hashable], stocks: Sequence[Sequence[Stock]]) -> Packing | Zones:
+        if not self._question.zones:
+            return Packing(self._demand, stocks[0] if stocks else ())
+        return Zones(self._demand, stocks, [self._question.zones.get(zone, ()) for zone in zones])
 
-    def _offer(self, state: S, rails: int | None, closed: frozenset[Members]) -> int:
+    def _lots(self, groups: Sequence[Group[S]], rails: int | None) -> list[_Lot]:
+        """Nodes by what they offer."""
+        lots: dict[tuple[int, bool], _Lot] = {}
+        for group in groups:
+            must = group.must_take(self._nobody)
+            runs: dict[frozenset[Members], Sequence[str]] = {frozenset(): group.nodes}
+            if self._closed:
+                apart: dict[frozenset[Members], list[str]] = {}
+                for node in group.nodes:
+                    apart.setdefault(self._closed.get(node, frozenset()), []).append(node)
+                runs = dict(apart)
+            for closed, nodes in runs.items():
+                table = self._offer(group.state, rails, group.seats, closed)
+                if self._tables[table] or must:
+                    lots.setdefault((table, must), _Lot(table, must)).names.append(nodes)
+        return list(lots.values())
+
+    def _offer(self, state: S, rails: int | None, seats: Seats, closed: frozenset[Members]) -> int:
         """The number of the table of what a node in this state takes."""
-        key = (state, rails, closed)
+        key = (state, rails, seats, closed)
         number = self._offers.get(key)
         if number is None:
             table = {
                 members: cost
                 for members, cost in self._ways(0, state, rails, (), 1)
-                if any(members) and not any(_covers(members, one) for one in closed)
+                if any(members) and admit(seats, members) and not any(_covers(members, one) for one in closed)
             }
             self._spend(len(table))
             number = self._offers[key] = self._number(table)
@@ -284,17 +323,17 @@ class _Search(Generic[S]):
             yield from self._ways(shape + 1, state, rails, (*members, count), cost)
 
     def _named(
-        self, packing: Packing, nodes: Sequence[Sequence[Sequence[str]]]
+        self, packing: Packing | Zones, lots: Sequence[Sequence[_Lot]]
     ) -> list[tuple[str, Members]] | None:
         """Which nodes, by name; None where some turned out not to be open to their members, which is kept."""
-        wanted: dict[int, list[Members]] = {}
-        for stock, members in packing.nodes():
-            wanted.setdefault(stock, []).append(members)
+        wanted: dict[tuple[int, int], list[Members]] = {}
+        for zone, stock, members in packing.nodes() if isinstance(packing, Zones) else _in_all(packing):
+            wanted.setdefault((zone, stock), []).append(members)
         places: list[tuple[str, Members]] = []
         learnt = False
-        for stock, parts in wanted.items():
+        for (zone, stock), parts in wanted.items():
             parts.sort(reverse=True)
-            for node in (node for names in nodes[stock] for node in names):
+            for node in (node for names in lots[zone][stock].names for node in names):
                 if not parts:
                     break
                 for members in dict.fromkeys(parts):
@@ -321,3 +360,8 @@ class _Search(Generic[S]):
 
 def _covers(members: Members, part: Members) -> bool:
     return all(have >= less for have, less in zip(members, part, strict=True))
+
+
+def _in_all(packing: Packing) -> Iterator[tuple[int, int, Members]]:
+    """As if it were of one zone."""
+    return ((0, stock, members) for stock, members in packing.nodes())
