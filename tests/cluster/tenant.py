@@ -191,3 +191,11 @@ class Tenant:
     def force_delete(self, name: str) -> None:
         """Deletes a pod with grace 0: it is gone from the API while it may still run."""
         self.kubectl("delete", "pod", name, "--force", "--grace-period=0")
+
+
+def rails_of(claim: Any) -> frozenset[int]:
+    """Of the claim's NICs."""
+    for entry in claim["status"]["allocation"]["devices"]["config"]:
+        if entry["source"] == "FromClass":
+            return frozenset(i["rail"] for i in entry["opaque"]["parameters"]["interfaces"])
+    raise AssertionError("no Placement")

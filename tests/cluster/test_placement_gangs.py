@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from tests.cluster.controllers import Running, prepare, running
 from tests.cluster.crowd import Crowd, explained
 from tests.cluster.fleet import PAIRS, Fleet
-from tests.cluster.tenant import template
+from tests.cluster.tenant import rails_of, template
 from tests.cluster.witness import Witness, witnessed
 from tests.controlplane import Cluster, wait_for
 
@@ -23,6 +24,9 @@ NODES = 4
 MEMBERS = 8
 GANG = {"size": MEMBERS, "rails": "same"}
 LABEL = "tandem-dra.io/gang"
+NEAR = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {LABEL: "train"}}}
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+EVENLY = {"maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +72,6 @@ def witness(cluster: Cluster, controller: Running, crowd: Crowd) -> Iterator[Wit
         yield made
 
 
-def rails_of(claim: Any) -> frozenset[int]:
-    """Of the claim's NICs."""
-    for entry in claim["status"]["allocation"]["devices"]["config"]:
-        if entry["source"] == "FromClass":
-            return frozenset(i["rail"] for i in entry["opaque"]["parameters"]["interfaces"])
-    raise AssertionError("no Placement")
-
-
 def allocated(crowd: Crowd) -> list[Any]:
     return [claim for claim in crowd.claims() if "allocation" in claim.get("status", {})]
 
@@ -117,6 +113,27 @@ def test_a_gang_with_no_rails_in_common_gets_nothing_until_there_are_some(
         claims = crowd.wait_whole()
         assert len({rails_of(claim) for (claim,) in claims.values()}) == 1
         assert len(set(crowd.bound().values())) == NODES
+        witness.wait_for(claims)
+
+
+@pytest.mark.parametrize(
+    ("rules", "members"),
+    [
+        pytest.param({"affinity": {"podAntiAffinity": {REQUIRED: [NEAR]}}}, NODES, id="one-a-node"),
+        pytest.param({"topologySpreadConstraints": [{**NEAR, **EVENLY}]}, MEMBERS, id="evenly"),
+    ],
+)
+def test_members_that_want_to_be_apart_are_placed_so_at_once(
+    crowd: Crowd, controller: Running, witness: Witness, rules: dict[str, Any], members: int
+) -> None:
+    """Their pairs alone would all fit onto one node, which the placement would rather fill."""
+    gang = {"size": members, "rails": "any"}
+    crowd.offer(template("member", require="SYS", gang=gang))
+    with explained(crowd.describe, controller.describe, witness.describe):
+        crowd.add(members, "member", labels={LABEL: "train"}, **rules)
+        claims = crowd.wait_whole()
+        assert set(Counter(crowd.bound().values()).values()) == {members // NODES}
+        assert len(claims) == members
         witness.wait_for(claims)
 
 

@@ -23,13 +23,14 @@ from tests.cluster.controllers import SYSTEM, Running, prepare
 from tests.cluster.crowd import Crowd, explained
 from tests.cluster.fleet import Fleet
 from tests.cluster.gate import POINTS, Gate, Point
-from tests.cluster.tenant import template
+from tests.cluster.tenant import rails_of, template
 from tests.cluster.witness import witnessed
 from tests.controlplane import Cluster, wait_for
 from tests.controlplane.api import ApiError
 
 KILLS = 200
 NODES = 8
+GANG = 8
 WAITING = 12  # pods, when a leader begins: more than it writes at once
 LEASE = ("--lease-seconds=1", "--renew-seconds=0.7", "--retry-seconds=0.1")
 EXPIRES = 10  # every so many kills the dead one's Lease runs out; else it is given up for it
@@ -222,6 +223,32 @@ def test_no_device_is_given_twice_and_no_claim_left_half_done_over_two_hundred_k
         claims = crowd.wait_whole()
         witness.wait_for(claims)
         assert done.total() == KILLS
+
+
+@pytest.mark.parametrize("spared", [1, 4, 7])
+def test_a_gang_that_was_half_written_is_finished_on_the_same_rails(
+    cluster: Cluster, fleet: Fleet, crowd: Crowd, trap: Trap, line: Line, spared: int
+) -> None:
+    """The leader dies when so many of eight writes have come to that point; who takes over knows the rails
+    from those that arrived.
+    """
+    fleet.add(GANG // 2, "gang")
+    crowd.offer(template("member", gpus=2, nics=2, require="SYS", gang={"size": GANG, "rails": "same"}))
+    for _ in range(2):
+        line.grow()
+    with (
+        witnessed(cluster) as witness,
+        explained(crowd.describe, line.describe, witness.describe),
+    ):
+        trap.arm("allocation written, answer read", spared)
+        crowd.add(GANG, "member", labels={"tandem-dra.io/gang": "train"})
+        dead = trap.wait(60)
+        assert dead is not None
+        line.bury(dead)
+        claims = crowd.wait_whole()
+        assert len(claims) == GANG
+        assert len({rails_of(claim) for (claim,) in claims.values()}) == 1
+        witness.wait_for(claims)
 
 
 def test_a_new_leader_whose_watch_is_behind_does_not_give_away_what_the_last_one_gave(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.controller.gangs.test_gangs import restart
@@ -24,6 +24,20 @@ EVENTS = st.lists(
 )
 
 
+# If a started gang took its lost members back one by one, gangs a and c would hold what each other waits for.
+@example(
+    events=[
+        ("come", "a", 0),
+        ("come", "a", 1),
+        ("start", "a", 2),
+        ("die", "a", 1),
+        ("die", "a", 2),
+        ("come", "c", 0),
+        ("start", "c", 1),
+        ("die", "c", 0),
+        ("start", "a", 1),
+    ]
+)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(events=EVENTS)
 def test_whatever_happens_gangs_keep_their_terms_and_all_of_them_finish(
