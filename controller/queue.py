@@ -166,7 +166,7 @@ class PlacementQueue:
 
     def _overtakes(self, rank: Rank, generation: int) -> bool:
         """Somebody who comes before has not looked at what changed yet."""
-        return generation > self._swept_generation and rank > self._eldest
+        return bool(self._flocks) and generation > self._swept_generation and rank > self._eldest
 
     def _sweep(self, now: float, generation: int) -> None:
         if generation <= self._swept_generation or now < self._next_sweep:

@@ -159,3 +159,14 @@ def test_an_edited_pod_looks_at_all_nodes_and_the_others_of_its_flock_wait_on() 
     assert queue.pop(1.0, 1) is None
     assert len(queue) == 1
     assert queue.pop(2.0, 2) == turn("b", 1)
+
+
+def test_nobody_waits_behind_one_that_has_left() -> None:
+    queue = PlacementQueue(sweep_seconds=1.0)
+    queue.park(pod("a"), rank("a"), 0.0, generation=1, full_at=INF)
+    assert queue.pop(0.0, 2) is not None
+    queue.park(pod("a"), rank("a"), 0.0, generation=2, full_at=INF)
+    queue.remove(pod("a"))
+    queue.add(pod("b"), rank("b"))
+    assert queue.next_due(3) == 0.0
+    assert queue.pop(0.0, 3) is not None
