@@ -78,6 +78,7 @@ class LeaderElection:
         self._seen: Lease | None = None
         self._seen_at = clock()
         self._leading_until = float("-inf")
+        self._away = False
 
     def may_write(self) -> bool:
         """This process leads, at this moment."""
@@ -85,19 +86,18 @@ class LeaderElection:
 
     def step(self) -> bool:
         """Take or renew the lease if it can be; True if this process leads now. Never raises KubeError."""
-        started = self._clock()
         try:
-            lease = self._read()
-            if lease is not None and not self._may_take(lease, started):
-                self._leading_until = float("-inf")
-                return False
-            self._seen = self._write(lease)
-            self._seen_at = started
-            self._leading_until = started + self._times.renew_seconds
+            self._take(self._clock())
         except KubeConflictError:
             self._leading_until = float("-inf")  # somebody else was faster: read again before writing
         except KubeError as error:
-            log.warning("lease %s/%s: %s", self._namespace, self._name, error)
+            if not self._away:  # once: it may last
+                log.warning("lease %s/%s: %s; trying again", self._namespace, self._name, error)
+            self._away = True
+            return self.may_write()
+        if self._away:
+            log.info("lease %s/%s: can be had again", self._namespace, self._name)
+        self._away = False
         return self.may_write()
 
     def release(self) -> None:
@@ -125,6 +125,15 @@ class LeaderElection:
     @property
     def _path(self) -> str:
         return paths.lease(self._namespace, self._name)
+
+    def _take(self, started: float) -> None:
+        lease = self._read()
+        if lease is not None and not self._may_take(lease, started):
+            self._leading_until = float("-inf")
+            return
+        self._seen = self._write(lease)
+        self._seen_at = started
+        self._leading_until = started + self._times.renew_seconds
 
     def _read(self) -> Lease | None:
         try:

@@ -7,6 +7,7 @@ pool; requests and answers are raw bytes here.
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import threading
@@ -317,20 +318,26 @@ class KubeClient:
         if body is not None:
             headers["Content-Type"] = content_type
         url = f"{self._host}{path}?{urlencode(query)}" if query else f"{self._host}{path}"
+        send = functools.partial(
+            self._pool.request,
+            method,
+            url,
+            body=body,
+            headers=headers,
+            timeout=timeout or self._timeout,
+            retries=False,
+            preload_content=not stream,
+        )
         try:
-            response = self._pool.request(
-                method,
-                url,
-                body=body,
-                headers=headers,
-                timeout=timeout or self._timeout,
-                # A pooled connection may have died while idle: reading again does no harm, writing might.
-                retries=urllib3.Retry(1, redirect=0) if method == "GET" else False,
-                preload_content=not stream,
-            )
+            try:
+                response = send()
+            except urllib3.exceptions.ProtocolError:
+                if method != "GET":
+                    raise
+                response = send()  # a pooled connection died while idle; reading again does no harm
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise KubeUnavailableError(f"{method} {path}: {error}", status=0) from error
-        if response.status >= 400:
+        if response.status >= 300:
             try:
                 status = msgspec.json.decode(response.data, type=_Status)
             except msgspec.MsgspecError:

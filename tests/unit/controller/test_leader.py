@@ -98,6 +98,17 @@ def test_a_leader_that_cannot_renew_stops_before_another_may_lead(api: LeaseApi,
     assert not b.step(), "five seconds are left in which writes that began may end"
 
 
+def test_that_the_lease_cannot_be_had_is_said_once_and_when_it_can_again(
+    api: LeaseApi, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    a = candidate(api, clock, "a")
+    for away in (True, True, False, False, True):
+        api.away = away
+        a.step()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING"]
+
+
 def test_a_leader_that_was_asleep_does_not_write(api: LeaseApi, clock: Clock) -> None:
     a, b = candidate(api, clock, "a"), candidate(api, clock, "b")
     a.step()

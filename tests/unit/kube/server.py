@@ -25,6 +25,8 @@ class Served:
     events: queue.Queue[dict[str, Any] | None] = field(default_factory=queue.Queue)
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     refuse: list[int] = field(default_factory=list)
+    hang_up: int = 0
+    """So many reads are not answered: the connection ends."""
 
     def put(self, name: str, kind: str = "MODIFIED", *, send: bool = True) -> None:
         self.version += 1
@@ -45,7 +47,10 @@ def _handler(served: Served) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             self._read()
-            if served.refuse:
+            if served.hang_up:
+                served.hang_up -= 1
+                self.close_connection = True
+            elif served.refuse:
                 self._answer(served.refuse.pop(0), {"reason": "Said", "message": "no"})
             elif "watch=1" in self.path:
                 self._watch()

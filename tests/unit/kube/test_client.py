@@ -51,6 +51,25 @@ def test_nobody_at_the_address_is_worth_trying_again() -> None:
         client.get(paths.node("n"), Node)
 
 
+def test_a_read_survives_one_connection_that_died_and_nobody_is_warned(
+    api: tuple[Served, KubeClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    served, client = api
+    served.hang_up = 1
+    assert client.list(paths.nodes(), Node)[0] == []
+    served.hang_up = 2
+    with pytest.raises(KubeUnavailableError):
+        client.list(paths.nodes(), Node)
+    assert caplog.records == []
+
+
+def test_a_redirect_is_a_refusal(api: tuple[Served, KubeClient]) -> None:
+    served, client = api
+    served.refuse = [307]
+    with pytest.raises(KubeRefusedError, match="307"):
+        client.get(paths.nodes(), Node)
+
+
 def test_an_informer_reports_the_list_then_the_watch_then_what_a_relist_shows(
     api: tuple[Served, KubeClient],
 ) -> None:
