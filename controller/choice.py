@@ -12,28 +12,24 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import msgspec
-
 from controller import fit
 from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
+from controller.allocator.limits import Limit
 from controller.allocator.verdict import Allocation, Refusal, aggregate
 from controller.answers import Answer, Answers, Shape
 from controller.books import node_of
 from controller.equal import Standing
 from controller.fits import Fits
-from controller.nearest import Change, Question, changes
 from controller.nodes import Group, NodeRecord
 from controller.quest import Quest
 from controller.refusals import Misfits, Refusals, likeness
+from controller.remedies import Remedies
 from controller.settings import PlacementSettings
 from controller.state import ClusterState
 from driver.kube.objects import ResourceClaim
 
 _POOLS_NAMED = 2
-_NEAREST_KEPT = 256
-_NODES_ASKED = 4
-"""For the nearest change: so many nodes, each with another reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +45,13 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Reasons:
-    """Why there is no place: a sentence for people, and nodes of which each gave another reason."""
+    """Why there is no place: a sentence for people, nodes of which each gave another reason, and the limits
+    that the claims had.
+    """
 
     why_not: str
     refused: tuple[str, ...] = ()
+    limits: tuple[Limit | None, ...] = ()
 
 
 class Choice:
@@ -86,6 +85,11 @@ class Choice:
         """Nodes of which each gave another reason."""
         return self._found().refused
 
+    @property
+    def limits(self) -> tuple[Limit | None, ...]:
+        """For each claim the rails that its NICs could be on (None: any); or empty."""
+        return self._found().limits
+
     def _found(self) -> Reasons:
         if self._find is not None:
             self._reasons, self._find = self._find(), None
@@ -117,7 +121,7 @@ class Chooser:
         self._answers = Answers(state, self._options, cel)
         self._misfits = Misfits(state.index)
         self._refusals: Refusals[Choice] = Refusals()
-        self._nearest: dict[tuple[bytes, tuple[object, ...]], str] = {}
+        self._remedies = Remedies(state, self._options, cel)
 
     def choose(self, quest: Quest) -> Choice:
         """Find a place.
@@ -190,35 +194,7 @@ class Chooser:
         """The least that would have to change, as a sentence that follows `why_not`; empty where nothing
         small would do. Costs several searches: for telling people, now and then.
         """
-        records = [self._state.nodes[name] for name in choice.refused[:_NODES_ASKED]]
-        shape = msgspec.json.encode([claim.spec for claim in wanted], order="sorted")
-        versions = tuple((r.name, r.devices_generation, self._state.index.taken_version(r)) for r in records)
-        known = self._nearest.get((shape, versions))
-        if known is None:
-            if len(self._nearest) >= _NEAREST_KEPT:
-                self._nearest.clear()
-            known = self._nearest[shape, versions] = self._find_nearest(wanted, records)
-        return known
-
-    def _find_nearest(self, wanted: Sequence[ResourceClaim], records: Sequence[NodeRecord]) -> str:
-        found: list[tuple[Change, str]] = []
-        for record in records:
-            devices = self._state.index.devices(record)
-            if devices is not None:
-                question = Question(
-                    wanted,
-                    devices,
-                    self._state.classes,
-                    self._state.index.taken(record),
-                    self._options,
-                    self._cel,
-                    self._state.index.shared(record),
-                )
-                found += [(change, record.name) for change in changes(question)]
-        if not found:
-            return ""
-        change, name = min(found)
-        return f"; nearest on node {name}: {change.text}"
+        return self._remedies.of(wanted, choice.refused, choice.limits)
 
     def _asked(self, shape: Shape, quest: Quest) -> Iterator[tuple[Answer, Sequence[str]]]:
         """Every candidate with the allocator's answer."""
@@ -296,7 +272,7 @@ class Chooser:
                     if not answer.permanent and not answer.gave_up:
                         refused.setdefault(answer.message, name)
         text = _why_not(refusals, misfits, list(bad_pools), self._settings.driver_name)
-        return Reasons(text, tuple(refused.values()))
+        return Reasons(text, tuple(refused.values()), shape.limits)
 
 
 def _pins(quest: Quest) -> list[str]:

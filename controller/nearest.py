@@ -1,9 +1,9 @@
 """What is the least that would have to change for refused claims to be placed on a node?
 
-Asked of the allocator itself, with one thing changed at a time: a farther tier allowed, taints gone, more VFs
-on each NIC, taken devices free. What is changed only in thought is marked as to be avoided: the answer uses
-as little of it as it can, and what it does use is the change that would help. Costs a few searches, so it is
-for telling people, not for deciding. Pure.
+Asked of the allocator itself, with one thing changed at a time: a farther tier allowed, taints gone, closed
+rails open, more VFs on each NIC, taken devices free. What is changed only in thought is marked as to be
+avoided: the answer uses as little of it as it can, and what it does use is the change that would help. Costs
+a few searches, so it is for telling people, not for deciding. Pure.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import msgspec
 from controller.allocator.candidates import Options
 from controller.allocator.capacity import Amounts
 from controller.allocator.cel import CelCache
+from controller.allocator.limits import Limit, listed
 from controller.allocator.model import DeviceId, NodeDevices, PoolDevice
 from controller.allocator.solve import allocate
+from controller.allocator.traits import rail_of, type_of
 from controller.allocator.verdict import Allocation
 from driver.config import Alignment, decode_user
 from driver.devices import Tier
@@ -32,7 +34,7 @@ from driver.kube.objects import (
     OpaqueConfig,
     ResourceClaim,
 )
-from driver.names import CONTROLLER_TAINT, TYPE, TYPE_VF
+from driver.names import CONTROLLER_TAINT, TYPE, TYPE_NIC, TYPE_VF
 
 _REPELLING: Final = ("NoSchedule", "NoExecute")
 _AVOIDED: Final = DeviceTaint(key="only-in-thought", effect="None")
@@ -51,7 +53,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Claims that `node` refused, as they were given to the allocator."""
+    """Claims that `node` refused, as they were given to the allocator; `limits` for each, or empty."""
 
     claims: Sequence[ResourceClaim]
     node: NodeDevices
@@ -60,6 +62,7 @@ class Question:
     options: Options
     cel: CelCache
     shared: Mapping[DeviceId, Amounts]
+    limits: Sequence[Limit | None] = ()
 
     def asked(
         self,
@@ -67,6 +70,7 @@ class Question:
         claims: Sequence[ResourceClaim] | None = None,
         devices: Sequence[PoolDevice] | None = None,
         taken: Collection[DeviceId] | None = None,
+        limits: Sequence[Limit | None] | None = None,
     ) -> Allocation | None:
         """The same with something changed."""
         node = self.node
@@ -86,13 +90,14 @@ class Question:
             self.options,
             self.cel,
             self.shared,
+            self.limits if limits is None else limits,
         )
         return answer if isinstance(answer, Allocation) else None
 
 
 def changes(question: Question) -> list[Change]:
     """Each by itself would do, the cheapest first; empty where none of them would."""
-    found = (_tier(question), _taints(question), _vfs(question), _taken(question))
+    found = (_tier(question), _taints(question), _rails(question), _vfs(question), _taken(question))
     return sorted(change for change in found if change is not None)
 
 
@@ -127,6 +132,31 @@ def _taints(question: Question) -> Change | None:
     return Change(1 + len(mine), f"without taint {', '.join(taints)} on {_names(mine)}") if mine else None
 
 
+def _rails(question: Question) -> Change | None:
+    """Would it do on other rails than a gang's, or with more addresses on those that a network closes?"""
+    limits = [limit for limit in question.limits if limit is not None]
+    closed = {
+        device.id
+        for device in question.node.devices
+        if any(limit.closes(device, type_of(device)) for limit in limits)
+    }
+    devices = [_avoided(device) if device.id in closed else device for device in question.node.devices]
+    answer = question.asked(devices=devices, limits=()) if closed else None
+    if answer is None:
+        return None
+    more: Counter[int] = Counter()
+    for share, limit in zip(answer.claims, question.limits, strict=True):
+        nics = [device for device in share.devices if type_of(device) in (TYPE_NIC, TYPE_VF)]
+        on = [rail for device in nics if (rail := rail_of(device)) is not None]
+        if limit is not None and limit.exactly and set(on) != limit.rails:
+            return Change(1, f"{listed(set(on))} instead of {_numbers(limit.rails)} would do")
+        more.update(rail for rail in on if limit is not None and rail not in limit.rails)
+    if not more:
+        return None
+    parts = [f"{n} more address{'es' * (n > 1)} on rail {rail}" for rail, n in sorted(more.items())]
+    return Change(2 + more.total(), _joined(parts, "rails"))
+
+
 def _vfs(question: Question) -> Change | None:
     """Would more VFs do?"""
     parents: dict[tuple[str, str], PoolDevice] = {}
@@ -148,10 +178,7 @@ def _vfs(question: Question) -> Change | None:
     parts = [f"{count} more VF{'s' * (count > 1)} on {parent}" for parent, count in sorted(wanted.items())]
     if not parts:
         return None
-    text = " and ".join(parts[:_NAMED])
-    if parts[_NAMED:]:
-        text = f"{', '.join(parts[:_NAMED])} and on {len(parts) - _NAMED} more NICs"
-    return Change(2 + wanted.total(), text)
+    return Change(3 + wanted.total(), _joined(parts, "NICs"))
 
 
 def _taken(question: Question) -> Change | None:
@@ -162,7 +189,7 @@ def _taken(question: Question) -> Change | None:
     if answer is None:
         return None
     mine = [device for device in _used(answer) if device in taken]
-    return Change(3 + len(mine), f"if {_names(mine)} were free") if mine else None
+    return Change(4 + len(mine), f"if {_names(mine)} were free") if mine else None
 
 
 def _required(claim: ResourceClaim, driver: str) -> Iterator[Tier]:
@@ -212,6 +239,16 @@ def _names(devices: Sequence[DeviceId]) -> str:
     if len(names) <= _NAMED:
         return " and ".join(names)
     return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
+
+
+def _joined(parts: Sequence[str], what: str) -> str:
+    if len(parts) <= _NAMED:
+        return " and ".join(parts)
+    return f"{', '.join(parts[:_NAMED])} and on {len(parts) - _NAMED} more {what}"
+
+
+def _numbers(rails: Collection[int]) -> str:
+    return listed(rails).partition(" ")[2]
 
 
 def _text(device: Device, name: str) -> str:

@@ -1,0 +1,79 @@
+"""The nearest change that would place refused claims, as a sentence: asked on a few nodes, and kept.
+
+`controller.nearest` asks the allocator several times for one node; the same claims are refused by the same
+nodes many times over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from controller.allocator.candidates import Options
+from controller.allocator.cel import CelCache
+from controller.allocator.limits import Limit
+from controller.nearest import Change, Question, changes
+from controller.nodes import NodeRecord
+from controller.state import ClusterState
+from driver.kube.objects import ResourceClaim
+
+_KEPT: Final = 256
+_NODES_ASKED: Final = 4
+"""Each with another reason."""
+
+
+class Remedies:
+    """Asks over a ClusterState. Not thread-safe."""
+
+    def __init__(self, state: ClusterState, options: Options, cel: CelCache) -> None:
+        self._state = state
+        self._options = options
+        self._cel = cel
+        self._known: dict[object, str] = {}
+
+    def of(
+        self, wanted: Sequence[ResourceClaim], refused: Sequence[str], limits: Sequence[Limit | None]
+    ) -> str:
+        """What follows the reasons for which these nodes refused the claims; empty where nothing small would
+        do. Costs several searches where it was not asked before.
+        """
+        records = [self._state.nodes[name] for name in refused[:_NODES_ASKED] if name in self._state.nodes]
+        specs = msgspec.json.encode([claim.spec for claim in wanted], order="sorted")
+        index = self._state.index
+        versions = tuple((r.name, r.devices_generation, index.taken_version(r)) for r in records)
+        key = (specs, tuple(limits), versions)
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            known = self._known[key] = self._find(wanted, records, limits)
+        return known
+
+    def _find(
+        self,
+        wanted: Sequence[ResourceClaim],
+        records: Sequence[NodeRecord],
+        limits: Sequence[Limit | None],
+    ) -> str:
+        found: list[tuple[Change, str]] = []
+        index = self._state.index
+        for record in records:
+            devices = index.devices(record)
+            if devices is not None:
+                question = Question(
+                    wanted,
+                    devices,
+                    self._state.classes,
+                    index.taken(record),
+                    self._options,
+                    self._cel,
+                    index.shared(record),
+                    limits,
+                )
+                found += [(change, record.name) for change in changes(question)]
+        if not found:
+            return ""
+        change, name = min(found)
+        return f"; nearest on node {name}: {change.text}"
