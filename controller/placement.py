@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TypeVar
 
-from controller import decision, notices
-from controller.actions import Action, Allocate, Cleared, Outcome, Tell, Write, Written
+from controller import notices
+from controller.actions import Action, Allocate, Cleared, Outcome, Tell
 from controller.allocator.cel import CelCache
-from controller.allocator.verdict import Allocation
-from controller.attachments import NoAddressError, both, closing
 from controller.backoff import Backoff
 from controller.choice import Choice, Chooser
 from controller.gangs.book import GangBook
-from controller.gangs.joint import Joint, Placed
+from controller.gangs.joint import Joint
 from controller.gangs.membership import GangId
 from controller.gangs.turns import GangTurns, Wait
+from controller.giving import Giving
 from controller.ownership import Ownership
 from controller.quest import Quest
 from controller.queue import PlacementQueue, Turn
@@ -50,7 +48,6 @@ class Placer:
 
     def __init__(self, state: ClusterState, settings: PlacementSettings, cel: CelCache) -> None:
         self._state = state
-        self._settings = settings
         self._ownership = Ownership(settings.driver_name, cel)
         self._wishes = Wishes(state, self._ownership)
         self._chooser = Chooser(state, settings, cel)
@@ -61,11 +58,13 @@ class Placer:
         self._queue = PlacementQueue(
             sweep_seconds=settings.sweep_seconds, resync_seconds=settings.resync_seconds
         )
-        self._placing: dict[str, tuple[Key, str, str]] = {}  # by claim UID: pod, node, what was decided
         self._told: dict[str, tuple[str, float]] = {}
         self.counts: Counter[str] = Counter()
         """What happened so far, by name; for the metrics."""
         self._taking_back = TakingBack(state, settings, self._backoff, self.counts)
+        self._giving = Giving(
+            state, settings, self._wishes, self._chooser, self._backoff, self._taking_back, self.counts
+        )
 
     # Time passes
 
@@ -94,7 +93,10 @@ class Placer:
 
     def step(self, now: float) -> list[Action]:
         """What to do now: at most one pod's or gang's placement, and what is due to be taken back."""
-        actions = self._taking_back.take(now)
+        actions: list[Action] = []
+        with self._isolated("taking back", ""):
+            for action in self._taking_back.take(now):
+                actions.append(action)  # noqa: PERF402  # what comes before a bug counts
         turn = self._queue.pop(now, self._state.generation)
         if turn is None:
             return actions
@@ -118,21 +120,7 @@ class Placer:
         if isinstance(outcome, Cleared):
             self._taking_back.cleared(outcome, now)
             return []
-        pod, node, text = self._placing.pop(outcome.uid, (("", ""), "", ""))
-        claim = self._state.claim_by_uid(outcome.uid)
-        if isinstance(outcome, Written):
-            self.counts["allocations"] += 1
-            self._state.written(outcome.uid, outcome.version, now)
-            return [Tell(claim, "Normal", "Allocated", text)] if claim is not None else []
-        self.counts["failed_writes"] += 1
-        self._state.not_written(outcome.uid)
-        waiting = self._state.claimants.get(pod)
-        subjects = [outcome.uid, *([waiting.metadata.uid] if waiting else [])]
-        self._backoff.fail(subjects, None, now)
-        if claim is None:
-            return []
-        message = f"the allocation on node {node} was not written: {outcome.message}"
-        return [Tell(claim, "Warning", "AllocationNotWritten", message)]
+        return self._giving.ended(outcome, now)
 
     def __len__(self) -> int:
         """Pods that wait for a placement."""
@@ -194,7 +182,7 @@ class Placer:
         sharers = tuple(self._wishes.sharers(wish))
         quest = Quest(pod, wish.wanted, wish.allocated, sharers, left_out, since)
         try:
-            chosen = self._place(wish, quest)
+            chosen = self._giving.place(wish, quest)
         except TandemError as error:
             chosen = Choice(why_not=str(error), permanent=not isinstance(error, RetryableError))
         if isinstance(chosen, Allocate):
@@ -209,45 +197,12 @@ class Placer:
         self._queue.park(key, order, now, generation=woken_by, full_at=full_at, alike=chosen.alike)
         return actions
 
-    def _place(self, wish: Wish, quest: Quest) -> Allocate | Choice:
-        """Allocate at the best place; a rail with fewer addresses than NICs is left out."""
-        while True:
-            choice = self._chooser.choose(quest)
-            if choice.best is None:
-                return choice
-            try:
-                return self._allocate(wish, choice.best.node, choice.best.allocation)
-            except NoAddressError as error:
-                before = both(quest.limits, self._state.network_limits(wish.wanted))
-                limits = closing(error.rail, self._state.networks_of(wish.wanted), before)
-                if limits == before:
-                    raise
-                quest = replace(quest, limits=limits, since=0)
-
     def _held_in_vain(self, wish: Wish) -> Iterator[Key]:
         """Claims that pin the pod to a node where it cannot be completed, and that nobody else waits for."""
         for claim in wish.allocated:
             key = claim.metadata.namespace, claim.metadata.name
             if key in self._state.unreserved and self._state.waiting_users(key) == [_key(wish.pod)]:
                 yield key
-
-    def _allocate(self, wish: Wish, node: str, allocation: Allocation) -> Allocate:
-        composed = decision.compose(
-            wish.wanted,
-            allocation,
-            driver_name=self._settings.driver_name,
-            networks=self._state.networks_of(wish.wanted),
-            addresses=self._state.books.addresses,
-            names_in_use=self._wishes.interface_names(wish),
-            mtu=self._settings.mtu,
-        )
-        pod = _key(wish.pod)
-        for claim, result in composed:
-            text = decision.describe(node, result, self._settings.driver_name)
-            self._placing[claim.metadata.uid] = pod, node, text
-            self._taking_back.begin(claim)
-            self._state.assume(claim, result)
-        return Allocate(pod, node, tuple(Write(claim, result) for claim, result in composed))
 
     def _unsatisfiable(
         self, wish: Wish, choice: Choice, now: float, full_at: float
@@ -289,7 +244,7 @@ class Placer:
         if look is None or order is None:
             return []
         if not isinstance(look, Wait):
-            allocated = self._allocate_all(look)
+            allocated = self._giving.place_all(look)
             if not isinstance(allocated, TandemError):
                 self._requeue([gang])  # it may have more members than its size
                 return allocated
@@ -298,20 +253,6 @@ class Placer:
         self._queue.park(gang, order, now, generation=generation, full_at=look.until)
         self._taking_back.expire(look.take_back, GANG_INCOMPLETE)
         return list(look.tells)
-
-    def _allocate_all(self, places: Sequence[Placed]) -> list[Action] | TandemError:
-        """All, or none and why."""
-        actions: list[Action] = []
-        try:
-            for one in places:
-                actions += [self._allocate(one.wish, one.node, one.allocation)]
-        except TandemError as error:
-            for uid in (w.claim.metadata.uid for a in actions if isinstance(a, Allocate) for w in a.writes):
-                self._placing.pop(uid)
-                self._state.not_written(uid)
-            self._state.touched.difference_update(_key(one.wish.pod) for one in places)
-            return error
-        return actions
 
 
 def _drained(items: list[T] | set[T]) -> list[T]:

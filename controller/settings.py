@@ -17,7 +17,6 @@ class PlacementSettings:
     Attributes:
         driver_name: whose devices we allocate.
         bind_timeout_seconds: an allocation that no pod has reserved for so long is taken back.
-        unjudged_timeout_seconds: the same, while kube-scheduler has said nothing new of the pod.
         nominated_timeout_seconds: the same, while kube-scheduler makes room there (preemption).
         enough_states: nodes in so many different states that can take a pod are enough; the best is taken.
         mtu: for the interfaces in the pods, in bytes; None leaves it to the plugin.
@@ -25,7 +24,6 @@ class PlacementSettings:
 
     driver_name: str = DRIVER_NAME
     bind_timeout_seconds: float = 15.0
-    unjudged_timeout_seconds: float = 60.0
     nominated_timeout_seconds: float = 300.0
     enough_states: int = 16
     sweep_seconds: float = 0.2

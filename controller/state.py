@@ -66,6 +66,8 @@ class ClusterState:
     duplicates: list[Duplicate] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     """Claims, by UID, to which another client gave devices that we manage."""
+    scheduled: int = 0
+    """Grows whenever kube-scheduler is seen at work."""
     gone: set[str] = field(default_factory=set)
     """UIDs whose tries are over: pods that were bound or left, claims that were reserved or left."""
 
@@ -146,6 +148,8 @@ class ClusterState:
     def apply_pod(self, old: Pod | None, new: Pod | None) -> None:
         """A pod changed. Pods in a final phase must not come here, but as deleted."""
         self.askers.apply(old, new)
+        if old is not None and new is not None and _was_scheduled(old, new):
+            self.scheduled += 1
         if old is not None and new is not None and same_to_us(old, new):
             if new.spec.resource_claims:
                 self.claimants[_key(new)] = new  # what kube-scheduler says of it may be another
@@ -371,3 +375,8 @@ class ClusterState:
 
 def _key(obj: Pod | ResourceClaim | PodGroup) -> Key:
     return obj.metadata.namespace, obj.metadata.name
+
+
+def _was_scheduled(old: Pod, new: Pod) -> bool:
+    """kube-scheduler bound the pod, or said something else of it."""
+    return old.spec.node_name != new.spec.node_name or old.status.conditions != new.status.conditions

@@ -10,8 +10,8 @@ Pure, as the placement is that uses it: `now` is monotonic seconds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from controller.actions import Action, Clear, Cleared, Tell
 from controller.backoff import Backoff
@@ -24,11 +24,21 @@ GANG_INCOMPLETE = "its gang cannot be completed on the same terms"
 POD_INCOMPLETE = "the pod's other claims cannot be had there"
 _PARTED = "another claim of its pod did not stay on that node"
 
-_Verdicts = Mapping[str, str]
-"""By UID of the pod."""
-
+_PATIENCE = 4
+"""So many times longer an allocation stands while nothing is seen of kube-scheduler."""
 _VERDICT_SECONDS = 1.0
 """kube-scheduler gives an allocation back first, and says why in a second write."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What kube-scheduler had said of the claim's pods, by UID, and how much it had done."""
+
+    verdicts: Mapping[str, str] = field(default_factory=dict)
+    scheduled: int = -1
+
+
+_NOTHING = _Before()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +46,7 @@ class _Returned:
     """An allocation that kube-scheduler gave back, of which is to be told when we know why, or at `due`."""
 
     failure: Failure
-    before: _Verdicts
+    before: _Before
     due: float
 
 
@@ -52,8 +62,8 @@ class TakingBack:
         self._backoff = backoff
         self._counts = counts
         # All by claim UID.
-        self._before: dict[str, _Verdicts] = {}
-        """What kube-scheduler had said of the pods when the allocation was decided."""
+        self._before: dict[str, _Before] = {}
+        """When the allocation was decided."""
         self._extended: dict[str, float] = {}
         """When the allocation was first given more time."""
         self._clearing: set[str] = set()
@@ -64,7 +74,7 @@ class TakingBack:
 
     def begin(self, claim: ResourceClaim) -> None:
         """It is being allocated; what kube-scheduler says of its pods from now on, it says of that."""
-        self._before[claim.metadata.uid] = self._verdicts(_key(claim))
+        self._before[claim.metadata.uid] = _Before(self._verdicts(_key(claim)), self._state.scheduled)
 
     def begin_anew(self, now: float) -> None:
         """Nobody watched for a while: all allocations that wait for a pod get their whole time again."""
@@ -99,7 +109,7 @@ class TakingBack:
                 held = state.books.held(other.metadata.uid)
                 if held is not None and held.node == failure.node and _key(other) in state.unreserved:
                     self.expire([_key(other)], _PARTED, blame=blame)
-        before = self._before.pop(uid, {})
+        before = self._before.pop(uid, _NOTHING)
         self._extended.pop(uid, None)
         if not by_us:
             self._counts["returned"] += 1
@@ -117,17 +127,15 @@ class TakingBack:
                 tells.append(Tell(returned.failure.claim, "Warning", "Returned", message))
         return tells
 
-    def take(self, now: float) -> list[Action]:
-        """Take back what is due."""
-        state = self._state
-        actions: list[Action] = []
+    def take(self, now: float) -> Iterator[Action]:
+        """Take back what is due. Lazy, and each claim is looked at once."""
         expired, self._expired = self._expired, {}
         for key, (reason, blame) in expired.items():
-            actions += self._take(key, reason, blame=blame)
-        overdue = now - self._settings.bind_timeout_seconds
-        while (first := next(iter(state.unreserved.items()), None)) is not None and first[1] <= overdue:
-            actions += self._judge(*first, now)
-        return actions
+            yield from self._take(key, reason, blame=blame)
+        unreserved, overdue = self._state.unreserved, now - self._settings.bind_timeout_seconds
+        while (first := next(iter(unreserved.items()), None)) is not None and first[1] <= overdue:
+            del unreserved[first[0]]  # back in it if it stays
+            yield from self._judge(*first, now)
 
     def next_due(self) -> float | None:
         """When `take` or `tell` may have something to do though nothing changes; None: never."""
@@ -151,21 +159,24 @@ class TakingBack:
         claim = state.claims[key]
         uid = claim.metadata.uid
         first = self._extended.get(uid, since)
-        verdict = self._news(key, self._before.get(uid, {}))
+        before = self._before.get(uid, _NOTHING)
+        verdict = self._news(key, before)
         timeout, why = settings.bind_timeout_seconds, f"kube-scheduler: {verdict}"
         if not state.waiting_users(key):
             why = "none waits for it"
         elif self._is_nominated(key):
             timeout = settings.nominated_timeout_seconds
         elif not verdict:
-            timeout, why = settings.unjudged_timeout_seconds, "kube-scheduler has said nothing new"
+            why = "kube-scheduler has said nothing new"
+            if state.scheduled == before.scheduled:
+                timeout *= _PATIENCE
+        state.unreserved[key] = since
         if now < first + timeout:
             self._extended[uid] = first
             state.restart_unreserved(claim, now)
             return []
-        return self._take(
-            key, f"no pod was bound with it within {now - first:.0f} s; {why}", blame=bool(verdict)
-        )
+        reason = f"no pod was bound with it within {now - first:.0f} s; {why}"
+        return self._take(key, reason, blame=bool(verdict))
 
     def _take(self, key: Key, reason: str, *, blame: bool) -> list[Action]:
         state = self._state
@@ -191,14 +202,14 @@ class TakingBack:
             state.claimants[pod].status.nominated_node_name == held.node for pod in state.waiting_users(claim)
         )
 
-    def _verdicts(self, claim: Key) -> _Verdicts:
+    def _verdicts(self, claim: Key) -> dict[str, str]:
         pods = [self._state.claimants[key] for key in self._state.waiting_users(claim)]
         return {pod.metadata.uid: _verdict(pod) for pod in pods}
 
-    def _news(self, claim: Key, before: _Verdicts) -> str:
+    def _news(self, claim: Key, before: _Before) -> str:
         """What kube-scheduler has said since of one of the claim's pods; empty where that is nothing new."""
         now = self._verdicts(claim)
-        return next((said for uid, said in now.items() if said and said != before.get(uid)), "")
+        return next((said for uid, said in now.items() if said and said != before.verdicts.get(uid)), "")
 
 
 def _verdict(pod: Pod) -> str:

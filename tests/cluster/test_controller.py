@@ -308,8 +308,10 @@ def test_what_kube_scheduler_gives_back_is_placed_elsewhere_after_a_pause(
 
 
 def test_a_pod_that_no_node_takes_makes_few_allocations(user: User, kubeconfig: Path, tmp_path: Path) -> None:
-    """Its volume is on no node, of which the controller knows nothing, so it has to try."""
-    with running(kubeconfig, tmp_path / "log", "--bind-timeout-seconds=2") as controller:
+    """Its volume is on no node, of which the controller knows nothing, so it has to try. kube-scheduler says
+    the same before and after, so each allocation stands for four times the time-out.
+    """
+    with running(kubeconfig, tmp_path / "log", "--bind-timeout-seconds=1") as controller:
         wait_for("the lead", controller.leads)
         user.apply(
             *volume(user.namespace, "moon", "full"), template("pair"), pod("misfit", "pair", volumes=[DATA])

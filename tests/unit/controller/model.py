@@ -9,10 +9,14 @@ import msgspec
 
 from controller.actions import Allocate, Clear, Cleared, NotWritten, Tell, Written
 from controller.allocator.cel import CelCache
+from controller.choice import Chooser
 from controller.networks import Network
+from controller.ownership import Ownership
 from controller.placement import Placer
+from controller.quest import Quest
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
+from controller.wish import Wish, Wishes, rank
 from driver.codec import PLACEMENT, kind_of
 from driver.kube.objects import (
     AllocationResult,
@@ -31,11 +35,14 @@ CEL = CelCache()
 
 @dataclass
 class ModelCluster:
-    """`now` only moves by `wait`. Writes arrive at once unless `slow` is set; then `deliver` lets them."""
+    """`now` only moves by `wait`. Writes arrive at once unless `slow` is set; then `deliver` lets them. `fair`:
+    whoever is allocated must be the first of those who could be.
+    """
 
     settings: PlacementSettings = field(default_factory=PlacementSettings)
     now: float = 0.0
     slow: bool = False
+    fair: bool = False
     fabric: Network = field(default_factory=lambda: Network.cut(IPv4Network("10.200.0.0/16"), 24))
 
     def __post_init__(self) -> None:
@@ -115,8 +122,12 @@ class ModelCluster:
     def run(self) -> None:
         """Until there is nothing to do at this time."""
         for _ in range(1000):
-            actions = self.placer.absorb(self.now) + self.placer.step(self.now)
+            actions = self.placer.absorb(self.now)
+            first = self._first() if self.fair else None
+            actions += self.placer.step(self.now)
             for action in actions:
+                if first is not None and isinstance(action, Allocate):
+                    assert action.pod == first
                 self._perform(action)
             assert not self.placer.counts["internal_errors"]
             due = self.placer.next_due()
@@ -137,6 +148,17 @@ class ModelCluster:
         actions, self.on_the_way = self.on_the_way, []
         for action in actions:
             self._arrive(action, refuse)
+
+    def _first(self) -> Key | None:
+        """The first pod in order that has a place now, found without anything that was kept."""
+        wishes = Wishes(self.state, Ownership(self.settings.driver_name, CEL))
+        chooser = Chooser(self.state, self.settings, CEL)
+        for pod in sorted(self.pods.values(), key=rank):
+            wish = wishes.of(pod)
+            if isinstance(wish, Wish) and wish.wanted:
+                if chooser.choose(Quest(pod, wish.wanted, wish.allocated)).best is not None:
+                    return pod.metadata.namespace, pod.metadata.name
+        return None
 
     def _perform(self, action: Allocate | Clear | Tell) -> None:
         if isinstance(action, Tell):

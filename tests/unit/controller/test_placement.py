@@ -591,3 +591,38 @@ def test_where_a_rail_has_no_address_left_nothing_is_taken_and_the_pod_waits_for
     cluster.delete_claim("p0-claim")
     cluster.wait(1)
     assert [i.addresses for i in cluster.placement_of("p2-claim").interfaces] == [("10.0.0.1/30",)]
+
+
+CHURN = st.lists(
+    st.tuples(
+        st.sampled_from(["arrive", "arrive", "leave", "wait"]),
+        st.integers(1, 3),  # pairs wanted, or which leaves, or how long
+        st.integers(0, 9),  # age
+    ),
+    min_size=20,
+    max_size=60,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(churn=CHURN)
+def test_nobody_is_overtaken_by_one_who_comes_later_where_both_fit(churn: list[tuple[str, int, int]]) -> None:
+    """Age is by creation; some are seen late, as pods are whose claims come late."""
+    cluster = ModelCluster(fair=True)
+    for name in ("n0", "n1"):
+        cluster.add_node(a_node(name), slices_of(name, an_inventory(pairs=3, vfs=1)))
+    for number, (what, size, age) in enumerate(churn):
+        match what:
+            case "arrive":
+                name = f"p{number}"
+                cluster.put_claim(a_claim(f"{name}-claim", uid=f"claim-{number}", gpus=size, nics=size))
+                created = f"2026-01-0{1 + age // 5}T00:00:0{age}Z"
+                cluster.put_pod(a_pod(name, [f"{name}-claim"], uid=f"pod-{number}", created=created))
+            case "leave" if placed := [name for name in cluster.pods if cluster.node_of(f"{name}-claim")]:
+                name = placed[size * age % len(placed)]
+                cluster.delete_pod(name)
+                cluster.delete_claim(f"{name}-claim")
+            case "wait":
+                cluster.wait(0.0007 * size, step=0.0007)
+        cluster.run()
+    cluster.wait(1)
