@@ -309,6 +309,20 @@ def test_while_kube_scheduler_is_away_allocations_stand_longer_and_no_node_is_bl
     assert "said nothing new" in cluster.messages("p-claim", "TakenBack")[0]
 
 
+def test_where_kube_scheduler_works_and_says_the_same_of_a_pod_no_node_is_blamed_but_nothing_held() -> None:
+    cluster = a_cluster(2)
+    wish(cluster, "p")
+    wish(cluster, "q")
+    cluster.judge("p", "0/2 nodes: volume node affinity conflict")
+    cluster.run()
+    first = cluster.node_of("p-claim")
+    cluster.bind("q", cluster.node_of("q-claim") or "")
+    cluster.wait(15)
+    assert cluster.node_of("p-claim") is None
+    cluster.wait(3)
+    assert cluster.node_of("p-claim") == first
+
+
 def test_a_pod_that_kube_scheduler_judges_late_leaves_the_node_then() -> None:
     cluster = a_cluster(2)
     wish(cluster, "p")
@@ -525,6 +539,24 @@ def test_an_older_pod_gets_what_came_free_before_a_younger_one_that_comes_at_tha
     assert cluster.node_of("old-claim") == "n0"
 
 
+def test_a_bug_that_one_pod_brings_to_light_is_told_and_stops_no_other() -> None:
+    cluster = a_cluster(1, bugs=2)
+    wish(cluster, "a")
+    bad = cluster.pods["a"]
+    nonsense: Any = 5
+    cluster.put_pod(
+        msgspec.structs.replace(bad, spec=msgspec.structs.replace(bad.spec, node_selector=nonsense))
+    )
+    wish(cluster, "b")
+    cluster.wait(59, step=1)
+    assert cluster.node_of("b-claim") == "n0"
+    assert cluster.reasons("a") == ["DecisionFailed"]
+    assert "bug" in cluster.messages("a", "DecisionFailed")[0]
+    cluster.put_pod(bad)
+    cluster.run()
+    assert cluster.node_of("a-claim") == "n0"
+
+
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from(["new", "bind", "give back", "delete", "deliver", "refuse", "wait"]),
@@ -599,12 +631,12 @@ CHURN = st.lists(
         st.integers(1, 3),  # pairs wanted, or which leaves, or how long
         st.integers(0, 9),  # age
     ),
-    min_size=20,
-    max_size=60,
+    min_size=15,
+    max_size=40,
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(churn=CHURN)
 def test_nobody_is_overtaken_by_one_who_comes_later_where_both_fit(churn: list[tuple[str, int, int]]) -> None:
     """Age is by creation; some are seen late, as pods are whose claims come late."""
@@ -626,3 +658,20 @@ def test_nobody_is_overtaken_by_one_who_comes_later_where_both_fit(churn: list[t
                 cluster.wait(0.0007 * size, step=0.0007)
         cluster.run()
     cluster.wait(1)
+
+
+def test_where_a_rail_has_fewer_addresses_than_nics_are_wanted_another_node_is_taken() -> None:
+    """The fuller node has its free pairs on one rail, where two addresses are left of its network."""
+    cluster = ModelCluster(
+        fabric=Network.cut(IPv4Network("10.0.0.0/28"), 30)
+    )  # four rails, two addresses each
+    cluster.add_node(a_node("n0"), slices_of("n0", an_inventory(pairs=1, vfs=4)))
+    cluster.add_node(a_node("n1"), slices_of("n1", an_inventory(pairs=4, vfs=1)))
+    wish(cluster, "p", gpus=0, nics=3)
+    cluster.run()
+    assert cluster.node_of("p-claim") == "n1"
+    assert len({i.rail for i in cluster.placement_of("p-claim").interfaces}) == 3
+    wish(cluster, "q", gpus=0, nics=4)
+    cluster.run()
+    (message,) = cluster.messages("q", "Unsatisfiable")
+    assert "too few free addresses" in message or "without a free address" in message
