@@ -3,10 +3,15 @@
 The listed objects go, as bytes, through the decoding and the indices that the controller has. The cluster is
 90 % full of claims for one pair and for four, which the controller has placed itself, with departures in
 between. Then pods come and go, and each decision is timed: from the pod's arrival in the placement to the
-allocation that is to be written. The same is done at smaller sizes, which shows how the cost grows; and at
-the smallest beside what asking every node would cost (answers kept for each node, as for each state here).
+allocation that is to be written. Now and then 32 pods come that are one gang. Among the decisions
+(`decision_ms` and the goals of that name) a gang counts once for each of its members, with its whole time
+divided by their number; `gang_of_32_ms` is the whole time. The same is done at smaller sizes, which shows how the cost grows;
+and at the smallest beside what asking every node would cost (answers kept for each node, as for each state
+here). At last a crowd of pods waits in vain (`bench.scale_crowd`).
+
 Times are of the clock on the wall; those of the processor alone stand beside them (`…_cpu_…`), since a busy
-machine makes the former say little.
+machine makes the former say little. `slow` says of those over 5 ms in how many another process had the
+processor meanwhile, and in how many the collector ran.
 
     python -m bench.scale [--nodes 5000] [--decisions 4000]
 """
@@ -21,42 +26,33 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
+from bench import scale_crowd
 from bench.report import Goal, finish, percentile, progress, summary
-from bench.scale_load import GPUS, Fleet, bound_json, claim_json, classes, paged, pod_json
-from controller.actions import Allocate, Written
+from bench.scale_cluster import Cluster
+from bench.scale_load import GPUS, Fleet, bound_json, pod_json
+from bench.scale_stalls import Stopwatch
 from controller.allocator.candidates import Options
-from controller.allocator.cel import CelCache
 from controller.allocator.solve import allocate
 from controller.allocator.verdict import Allocation
 from controller.choice import Chooser
-from controller.placement import Placer
 from controller.quest import Quest
-from controller.reading import ClaimReader, NodeReader, PodReader, SliceReader
 from controller.settings import PlacementSettings
-from controller.state import ClusterState
-from driver.kube.objects import Pod, ResourceClaim, ResourceClaimConsumerReference
-from driver.names import DRIVER_NAME
 
 SEED: Final = 1
 FULL: Final = 0.9
 FOUR_PAIRS: Final = 0.3
 """So many of the claims want four pairs, the others one."""
+GANGS: Final = 40
+GANG_OF: Final = 32
+"""So many gangs come, each of so many pods of one pair, on the same rails."""
 SIZES: Final = (1000, 2000)
 """Besides the size that the goals are for."""
 
 Json = dict[str, Any]
-
-
-class Page(msgspec.Struct):
-    """An answer to a list request."""
-
-    items: list[msgspec.Raw]
 
 
 def main() -> None:
@@ -95,6 +91,7 @@ def report(nodes: int, decisions: int) -> None:
         [
             Goal("scale_decision_p99_ms", largest["decision_ms"]["p99"], "ms", 10),
             Goal("scale_decision_p50_ms", largest["decision_ms"]["p50"], "ms", 1),
+            Goal(f"gang_of_{GANG_OF}_p99_ms", largest[f"gang_of_{GANG_OF}_ms"]["p99"], "ms", 10),
             Goal("scale_cold_start_s", largest["cold_start_s"], "s", 30),
             Goal("scale_rss_mb", largest["rss_mb"], "MB", 2048),
         ],
@@ -107,120 +104,15 @@ def _child(mode: str, folder: str, nodes: int, decisions: int) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
-class Cluster:
-    """The controller's state and placement, and around them an API server that takes every write."""
-
-    def __init__(self) -> None:
-        self.state = ClusterState(DRIVER_NAME)
-        self.cel = CelCache()
-        self.placer = Placer(self.state, PlacementSettings(), self.cel)
-        self.read_claim, self.read_pod = ClaimReader(), PodReader()
-        self.stored: list[Any] = []
-        """Objects that only the informers' stores would keep."""
-        self.running: list[tuple[Pod, ResourceClaim]] = []
-        self.taken = 0
-        self._version = 10
-        self._number = 0
-
-    def load(self, fleet: Fleet, folder: Path | None) -> tuple[float, float]:
-        """List everything. Returns the seconds that it took, without those of making the bytes, and how many
-        of them the processor worked.
-        """
-        for device_class in classes():
-            self.state.apply_class(None, device_class)
-        state = self.state
-        spent = [
-            self._read(fleet.node_pages(), NodeReader(), lambda o: state.apply_node(None, o)),
-            self._read(fleet.slice_pages(), SliceReader(), lambda o: state.apply_slice(None, o)),
-            self._read(fleet.bystander_pages(), self.read_pod, lambda o: state.apply_pod(None, o)),
-        ]
-        if folder is not None:
-            claims, pods = (paged(_lines(folder / name)) for name in ("claims", "pods"))
-            spent += [
-                self._read(claims, self.read_claim, lambda o: state.apply_claim(None, o, 0.0)),
-                self._read(pods, self.read_pod, lambda o: state.apply_pod(None, o)),
-            ]
-            for pod in list(state.claimants.values()):
-                self._add(pod, state.claims[pod.metadata.namespace, pod.metadata.name])
-        return sum(wall for wall, _ in spent), sum(cpu for _, cpu in spent)
-
-    def _read(
-        self, pages: Iterator[bytes], read: Callable[[msgspec.Raw], Any], apply: Callable[[Any], None]
-    ) -> tuple[float, float]:
-        decoder, seconds, cpu = msgspec.json.Decoder(Page), 0.0, 0.0
-        for page in pages:
-            start, start_cpu = time.perf_counter(), time.thread_time()
-            for raw in decoder.decode(page).items:
-                item = read(raw)
-                self.stored.append(item)
-                apply(item)
-            seconds += time.perf_counter() - start
-            cpu += time.thread_time() - start_cpu
-        return seconds, cpu
-
-    def arrive(self, pairs: int) -> tuple[Pod, ResourceClaim]:
-        """A pod with its claim."""
-        self._number += 1
-        name = f"pairs-{pairs}-{self._number}"
-        claim = self.read_claim(msgspec.Raw(claim_json(name, pairs)))
-        pod = self.read_pod(msgspec.Raw(pod_json(name, claim=name)))
-        self.state.apply_claim(None, claim, 0.0)
-        self.state.apply_pod(None, pod)
-        return pod, claim
-
-    def decide(self) -> Allocate | None:
-        """What the placement does with who has arrived."""
-        actions = self.placer.absorb(0.0)
-        while self.placer.next_due() == 0.0:  # pods that were bound have a turn, too, which is short
-            actions += self.placer.step(0.0)
-        return next((action for action in actions if isinstance(action, Allocate)), None)
-
-    def bind(self, pod: Pod, claim: ResourceClaim, action: Allocate) -> None:
-        """The write arrives, and the pod is bound."""
-        (write,) = action.writes
-        self._version += 1
-        change = msgspec.structs.replace
-        user = ResourceClaimConsumerReference(resource="pods", name=pod.metadata.name, uid=pod.metadata.uid)
-        written = change(
-            claim,
-            metadata=change(claim.metadata, resource_version=str(self._version)),
-            status=change(claim.status, allocation=write.allocation, reserved_for=[user]),
-        )
-        self.state.apply_claim(claim, written, 0.0)
-        self.placer.outcome(Written(claim.metadata.uid, str(self._version)), 0.0)
-        bound = change(pod, spec=change(pod.spec, node_name=action.node))
-        self.state.apply_pod(pod, bound)
-        self._add(bound, written)
-
-    def depart(self, number: int) -> None:
-        """One of the pods ends, and its claim with it."""
-        pod, claim = self.running[number]
-        self.running[number] = self.running[-1]
-        self.running.pop()
-        self.taken -= _gpus(claim)
-        self.state.apply_pod(pod, None)
-        self.state.apply_claim(claim, None, 0.0)
-
-    def give_up(self, pod: Pod, claim: ResourceClaim) -> None:
-        """One that waits in vain leaves."""
-        self.state.apply_pod(pod, None)
-        self.state.apply_claim(claim, None, 0.0)
-
-    def _add(self, pod: Pod, claim: ResourceClaim) -> None:
-        self.running.append((pod, claim))
-        self.taken += _gpus(claim)
-
-
 def fill(nodes: int, folder: Path) -> None:
     """Fill a cluster to 90 %, let a fifth of its pods depart on the way, and write down who is there."""
     cluster, chance = Cluster(), random.Random(SEED)  # noqa: S311
     cluster.load(Fleet(nodes), None)
     while cluster.taken < FULL * GPUS * nodes:
-        pod, claim = cluster.arrive(4 if chance.random() < FOUR_PAIRS else 1)
-        action = cluster.decide()
-        if action is None:
-            raise RuntimeError(f"nothing for {claim.metadata.name} at {cluster.taken} of {GPUS * nodes} GPUs")
-        cluster.bind(pod, claim, action)
+        pairs = 4 if chance.random() < FOUR_PAIRS else 1
+        cluster.arrive(pairs, pairs)
+        (action,) = cluster.decide()
+        cluster.bind(action)
         if chance.random() < 0.2:
             cluster.depart(chance.randrange(len(cluster.running)))
     with (folder / "claims").open("wb") as claims, (folder / "pods").open("wb") as pods:
@@ -236,38 +128,15 @@ def measure(nodes: int, decisions: int, folder: Path) -> Json:
     cold_start, cold_start_cpu = cluster.load(Fleet(nodes), folder)
     start, start_cpu = time.perf_counter(), time.thread_time()
     cluster.placer.absorb(0.0)
-    pod, claim = cluster.arrive(1)
-    action = cluster.decide()
-    if action is None:
-        raise RuntimeError("the first decision was none")
+    cluster.arrive(1, 1)
+    (action,) = cluster.decide()
     first, first_cpu = time.perf_counter() - start, time.thread_time() - start_cpu
-    cluster.bind(pod, claim, action)
+    cluster.bind(action)
     gc.collect()
     gc.freeze()  # as the controller does when it has synced
     resident = _resident_mb()
-    times: dict[int, list[float]] = {1: [], 4: []}
-    cpu: list[float] = []
-    upkeep: list[float] = []
-    refused = 0
-    for _ in range(decisions):
-        pairs = 4 if chance.random() < FOUR_PAIRS else 1
-        start = time.perf_counter()
-        while cluster.taken > FULL * GPUS * nodes - pairs:
-            cluster.depart(chance.randrange(len(cluster.running)))
-        pod, claim = cluster.arrive(pairs)
-        arrived, arrived_cpu = time.perf_counter(), time.thread_time()
-        action = cluster.decide()
-        decided = time.perf_counter()
-        cpu.append((time.thread_time() - arrived_cpu) * 1e3)
-        times[pairs].append((decided - arrived) * 1e3)
-        if action is None:
-            refused += 1
-            cluster.give_up(pod, claim)
-        else:
-            cluster.bind(pod, claim, action)
-        upkeep.append((time.perf_counter() - decided + arrived - start) * 1e3)
-    # A gang's decisions belong here: 32 members at once, of one claim each.
-    return {
+    decided = _decisions(cluster, chance, decisions, nodes)
+    row: Json = {
         "nodes": nodes,
         "cold_start_s": round(cold_start + first, 2),
         "cold_start_cpu_s": round(cold_start_cpu + first_cpu, 2),
@@ -275,13 +144,62 @@ def measure(nodes: int, decisions: int, folder: Path) -> Json:
         "rss_mb": round(max(resident, _resident_mb())),
         "states": sum(1 for _ in cluster.state.index.groups()),
         "full": round(cluster.taken / (GPUS * nodes), 3),
-        "refused": refused,
-        "decision_ms": summary([t for some in times.values() for t in some]),
-        "decision_cpu_ms": summary(cpu),
-        "one_pair_ms": summary(times[1]),
-        "four_pairs_ms": summary(times[4]),
+        **decided,
+        "in_vain_for_cpu": scale_crowd.for_cpu(cluster, chance),
+    }
+    if nodes == SIZES[0]:
+        row["every_node_ms"] = round(percentile(_every_node(cluster), 50), 3)
+    row["in_vain_for_devices"] = scale_crowd.for_devices(cluster, nodes, chance)
+    return row
+
+
+def _decisions(cluster: Cluster, chance: random.Random, decisions: int, nodes: int) -> Json:
+    """Pods of one and four pairs, and now and then a gang, come as others leave."""
+    times = {kind: Stopwatch() for kind in ("one_pair", "four_pairs", "gang")}
+    upkeep: list[float] = []
+    refused, turns = Counter[str](), Counter[int]()
+    every = max(decisions // GANGS, 1)
+    for number in range(decisions):
+        gang = number % every == every - 1
+        pairs = 4 if chance.random() < FOUR_PAIRS else 1
+        kind = "gang" if gang else "one_pair" if pairs == 1 else "four_pairs"
+        size = GANG_OF if gang else 1
+        start = time.perf_counter()
+        while cluster.taken > FULL * GPUS * nodes - (size if gang else pairs):
+            cluster.depart(chance.randrange(len(cluster.running)))
+        came = cluster.arrive_together(size, number) if gang else [cluster.arrive(pairs, pairs)]
+        upkeep.append((time.perf_counter() - start) * 1e3)
+        with times[kind].decision():
+            allocated = cluster.decide()
+            taken = 1
+            while gang and not allocated and taken < 20:  # a long search is made in parts
+                cluster.now += 1.0
+                allocated, taken = cluster.decide(), taken + 1
+        turns[taken] += gang
+        start = time.perf_counter()
+        for action in allocated:
+            cluster.bind(action)
+        if len(allocated) < size:
+            refused[kind] += 1
+            for pod, claim in came:
+                cluster.give_up(pod, claim)
+        upkeep[-1] += (time.perf_counter() - start) * 1e3
+    for watch in times.values():
+        watch.close()
+    gangs = times.pop("gang")
+    wall, cpu = ([t / GANG_OF for t in some for _ in range(GANG_OF)] for some in (gangs.wall, gangs.cpu))
+    watches = [*times.values(), gangs]
+    return {
+        "refused": dict(refused),
+        "decision_ms": summary([*wall, *(t for watch in times.values() for t in watch.wall)]),
+        "decision_cpu_ms": summary([*cpu, *(t for watch in times.values() for t in watch.cpu)]),
+        **{f"{kind}_ms": summary(watch.wall) for kind, watch in times.items()},
+        f"gang_of_{GANG_OF}_ms": summary(gangs.wall),
+        f"gang_of_{GANG_OF}_cpu_ms": summary(gangs.cpu),
+        f"gang_of_{GANG_OF}_turns": {str(n): gangs for n, gangs in sorted(turns.items()) if gangs},
         "upkeep_ms": summary(upkeep),
-        "every_node_ms": round(percentile(_every_node(cluster), 50), 3) if nodes == SIZES[0] else None,
+        "collector_ms": summary(watches[0].collector),
+        "slow": {name: sum(watch.slow[name] for watch in watches) for name in gangs.slow},
     }
 
 
@@ -291,18 +209,18 @@ def _every_node(cluster: Cluster) -> list[float]:
     chooser = Chooser(state, PlacementSettings(), cluster.cel)
     times = []
     for turn in range(6):
-        pod, claim = cluster.arrive(1)
+        pod, claim = cluster.arrive(1, 1)
         start = time.perf_counter()
         quest = Quest(pod, (claim,))
         best: Allocation | None = None
         for name, record in state.nodes.items():
             if chooser.why_not(quest, name) is not None:
                 continue
-            key = (name, state.taken_version(record))
-            devices = state.devices(record)
+            key = (name, state.index.taken_version(record))
+            devices = state.index.devices(record)
             if key not in known and devices is not None:
                 known[key] = allocate(
-                    [claim], devices, state.classes, state.taken(record), Options(), cluster.cel
+                    [claim], devices, state.classes, state.index.taken(record), Options(), cluster.cel
                 )
             answer = known.get(key)
             if isinstance(answer, Allocation) and (best is None or answer.score < best.score):
@@ -311,17 +229,6 @@ def _every_node(cluster: Cluster) -> list[float]:
             times.append((time.perf_counter() - start) * 1e3)
         cluster.give_up(pod, claim)
     return times
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        for line in file:
-            yield line.rstrip(b"\n")
-
-
-def _gpus(claim: ResourceClaim) -> int:
-    allocation = claim.status.allocation
-    return sum(r.request == "gpu" for r in allocation.devices.results) if allocation is not None else 0
 
 
 def _resident_mb() -> float:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 import yaml
 
+from controller.gangs.membership import GANG_LABEL
 from driver.kube.objects import DeviceClass, ResourceClaim
 from driver.mock import source
 from driver.mock.machine import load
@@ -84,14 +85,15 @@ def classes() -> list[DeviceClass]:
     ]
 
 
-def claim_json(name: str, pairs: int) -> bytes:
-    """A claim that kube-controller-manager has made from a template for a pod."""
+def claim_json(name: str, gpus: int, vfs: int, *, gang: int = 0) -> bytes:
+    """A claim that kube-controller-manager has made from a template for a pod, which is one of a `gang`."""
     parameters = {
         "apiVersion": f"{DRIVER_NAME}/v1beta1",
         "kind": "Alignment",
         "pairs": {"gpus": "gpu", "nics": "nic"},
         "prefer": ["PIX", "PXB", "PHB"],
         "require": "NODE",
+        **({"gang": {"size": gang}} if gang else {}),
     }
     requests = [
         {
@@ -99,12 +101,13 @@ def claim_json(name: str, pairs: int) -> bytes:
             "exactly": {
                 "deviceClassName": f"{kind}.{DRIVER_NAME}",
                 "allocationMode": "ExactCount",
-                "count": pairs,
+                "count": count,
             },
         }
-        for request, kind in (("gpu", "gpu"), ("nic", "rdma-vf"))
+        for request, kind, count in (("gpu", "gpu", gpus), ("nic", "rdma-vf", vfs))
+        if count
     ]
-    config = {"requests": ["gpu", "nic"], "opaque": {"driver": DRIVER_NAME, "parameters": parameters}}
+    config = [{"requests": ["gpu", "nic"], "opaque": {"driver": DRIVER_NAME, "parameters": parameters}}]
     owner = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": _uid(name), "controller": True}
     return msgspec.json.encode(
         {
@@ -115,19 +118,28 @@ def claim_json(name: str, pairs: int) -> bytes:
                 "annotations": {"resource.kubernetes.io/pod-claim-name": "pair"},
                 "ownerReferences": [owner],
             },
-            "spec": {"devices": {"requests": requests, "config": [config]}},
+            "spec": {"devices": {"requests": requests, "config": config if gpus and vfs else []}},
             "status": {},
         }
     )
 
 
-def pod_json(name: str, *, node: str = "", app: str = "", claim: str = "") -> bytes:
+def pod_json(
+    name: str,
+    *,
+    node: str = "",
+    app: str = "",
+    claim: str = "",
+    cpu: str = "500m",
+    created: str = _CREATED,
+    gang: str = "",
+) -> bytes:
     """A pod as the API server has it; `claim` is the one that was made for it."""
     container = {
         "name": "main",
         "image": "registry.example/app:1",
         "env": _ENVIRONMENT,
-        "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "1Gi"}},
+        "resources": {"requests": {"cpu": cpu, "memory": "1Gi"}, "limits": {"memory": "1Gi"}},
         "volumeMounts": [{"name": f"kube-api-access-{_uid(name)[:5]}", "mountPath": "/var/run/secrets"}],
     }
     conditions = [
@@ -149,7 +161,12 @@ def pod_json(name: str, *, node: str = "", app: str = "", claim: str = "") -> by
     if claim:
         spec["resourceClaims"] = [{"name": "pair", "resourceClaimTemplateName": "pairs"}]
         status["resourceClaimStatuses"] = [{"name": "pair", "resourceClaimName": claim}]
-    metadata = {**_metadata(name), "namespace": "default", "labels": {"app": app or name.rpartition("-")[0]}}
+    metadata = {
+        **_metadata(name),
+        "namespace": "default",
+        "creationTimestamp": created,
+        "labels": {"app": app or name.rpartition("-")[0], **({GANG_LABEL: gang} if gang else {})},
+    }
     return msgspec.json.encode({"metadata": metadata, "spec": spec, "status": status})
 
 
