@@ -85,7 +85,7 @@ class Placer:
                 gangs |= self._book.update(key)
                 actions += self._enqueue(key)
         self._requeue(gangs)
-        with self._isolated("noticing what others did", ""):
+        with self._isolated("noticing what others did"):
             noticed = notices.take(state, self._ownership, self.counts)
             actions += noticed.tells
             taking_back.expire(noticed.contested, CONTESTED)
@@ -94,7 +94,7 @@ class Placer:
     def step(self, now: float) -> list[Action]:
         """What to do now: at most one pod's or gang's placement, and what is due to be taken back."""
         actions: list[Action] = []
-        with self._isolated("taking back", ""):
+        with self._isolated("taking back"):
             for action in self._taking_back.take(now):
                 actions.append(action)  # noqa: PERF402  # what comes before a bug counts
         turn = self._queue.pop(now, self._state.generation)
@@ -141,13 +141,13 @@ class Placer:
         return [Tell(pod, "Warning", "DecisionFailed", message) for pod in pods]
 
     @contextmanager
-    def _isolated(self, what: str, whom: object) -> Iterator[None]:
+    def _isolated(self, *what: object) -> Iterator[None]:
         """A bug that one object brings to light must not stop the others."""
         try:
             yield
         except Exception:
             self.counts["internal_errors"] += 1
-            log.exception("%s %s", what, whom)
+            log.exception(" ".join(map(str, what)))
 
     # One pod
 
