@@ -189,9 +189,10 @@ class Census:
         first = counted.whoms[0]
         self._tallies_index.add(first, counted)
         namespaces = first.namespaces if first.namespace_selector == NOTHING else self._pods.keys()
+        label, value = first.selector.anchor or ("", None)
         for namespace in namespaces:
             for pod in self._pods.get(namespace, {}).values():
-                if self._counts(counted, pod):
+                if pod.labels.get(label) == value and self._counts(counted, pod):
                     tally.add(pod.node, 1)
         return tally
 

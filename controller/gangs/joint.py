@@ -35,7 +35,7 @@ from controller.wish import Wish
 from driver.names import TYPE_NIC, TYPE_VF
 
 _KEPT = 200_000
-_FRESH = 400
+_FRESH = 20
 """So many questions that the allocator has not answered before are enough at once."""
 _DRAFTS = 32
 _RAIL_SETS = 4096
@@ -54,7 +54,7 @@ class Placed:
 @dataclass(frozen=True, slots=True)
 class NoRoom:
     """Not all have room. `most` of them would have room at once, on those rails in that domain; `short` is a
-    member of the kind that has none. `unfinished`: asked again, the search will come further.
+    member of the kind that has none. `unfinished`: asked again, the search goes on.
     """
 
     most: int
@@ -142,10 +142,18 @@ class _Attempt:
         self._band = band
         self._kinds = kinds_of(band)
         self._closed: set[tuple[str, Members]] = set()
+        self._fitting: dict[tuple[str, Members], bool] = {}
         self._fresh = fresh
         self._rules = any(has_rules(wish.pod) for wish in band.wishes)
 
     def run(self) -> list[Placed] | NoRoom:
+        try:
+            return self._run()
+        except search.Interrupted:
+            wish = self._band.wishes[0]
+            return NoRoom(0, wish, None, "", gave_up=True, unfinished=True)
+
+    def _run(self) -> list[Placed] | NoRoom:
         groups = list(self._groups())
         for kind in self._kinds:
             kind.nics = self._nics(kind, groups)
@@ -190,13 +198,11 @@ class _Attempt:
         key = (asked, state, kind.asking)
         if isinstance(state, Group) and key in self._known:
             return self._known[key]
-        if not self._fresh:
-            raise search.OutOfSteps
-        taken = self._step(kind, asked, state)
         if isinstance(state, Group):  # what a single node publishes may change
-            self._fresh -= 1
-            self._known[key] = taken
-        return taken
+            self._spend()
+            taken = self._known[key] = self._step(kind, asked, state)
+            return taken
+        return self._step(kind, asked, state)
 
     def _shape(self, number: int, rails: int | None) -> Shape:
         kind = self._kinds[number]
@@ -209,11 +215,17 @@ class _Attempt:
         """Would kube-scheduler put these members there, devices aside?"""
         if (node, members) in self._closed:
             return False
+        known = self._fitting.get((node, members))
+        if known is None:
+            known = self._fitting[node, members] = self._fit(node, members)
+        return known
+
+    def _fit(self, node: str, members: Members) -> bool:
         draft = Draft()
         for kind, count in zip(self._kinds, members, strict=True):
             for unit in kind.units[:count]:
                 for wish in unit.wishes:
-                    pod = loosened(wish.pod)
+                    pod = loosened(wish.pod) if self._rules else wish.pod
                     quest = replace(kind.quest, pod=pod, allocated=wish.allocated, draft=draft)
                     if self._chooser.why_not(quest, node) is not None:
                         return False
@@ -251,13 +263,18 @@ class _Attempt:
     # Before and after it
 
     def _groups(self) -> Iterator[search.Group[_State]]:
-        """Nodes by state and domain, the fullest first; those that members are pinned to by themselves."""
+        """Nodes by state and domain, the fullest first, without those that no member can be on; those that
+        members are pinned to by themselves.
+        """
         label, domain, left_out = self._band.within, self._band.terms.domain, self._band.left_out
         pins = {kind.pin for kind in self._kinds if kind.pin}
         shapes = [self._answers.shape(kind.quest) for kind in self._kinds]
         for group in self._state.index.groups():
+            answers = [self._of_group(shape, group) for shape in shapes]
+            shared = None not in answers
+            if shared and not any(isinstance(answer, Allocation) for answer in answers):
+                continue
             rails = self._open_rails(group)
-            shared = all(self._answers.of_group(shape, group) is not None for shape in shapes)
             if shared and not (label or left_out or pins):
                 yield search.Group("", group, group.names, rails)
                 continue
@@ -273,6 +290,18 @@ class _Attempt:
                     domains.setdefault(value, []).append(name)
             for value, names in domains.items():
                 yield search.Group(value, group, names, rails)
+
+    def _of_group(self, shape: Shape, group: Group) -> Allocation | Refusal | None:
+        """The answer of all nodes of the group, if there is one for all."""
+        if shape not in group.answers:
+            self._spend()
+        return self._answers.of_group(shape, group)
+
+    def _spend(self) -> None:
+        """One more question that the allocator has not answered before."""
+        if not self._fresh:
+            raise search.Interrupted
+        self._fresh -= 1
 
     def _open_rails(self, group: Group) -> int:
         """Rails with a free NIC."""
@@ -389,7 +418,6 @@ class _Attempt:
             rails=frozenset(rails_in(found.rails)) if found.rails is not None else None,
             domain=_value(found.domain),
             gave_up=found.gave_up,
-            unfinished=found.gave_up and not self._fresh,
         )
 
 

@@ -117,6 +117,11 @@ class Packing:
         after: list[int | None] = [None] * len(costs) if must else list(costs)
         source = after if many else costs
         self.steps += len(after) * len(offers)
+        if len(self._demand) == 1 and not many:
+            for offer, cost in offers:
+                more = [base if base is None else base + cost for base in costs[: len(costs) - offer]]
+                after[offer:] = map(_less_of, after[offer:], more)
+            return after
         for index in range(len(after)):
             best = after[index]
             for offer, cost in offers:
@@ -129,3 +134,7 @@ class Packing:
                     best = base + cost
             after[index] = best
         return after
+
+
+def _less_of(one: int | None, other: int | None) -> int | None:
+    return other if one is None or (other is not None and other < one) else one

@@ -61,7 +61,8 @@ class Provider(Protocol[S]):
         None where it cannot be. Tiers get no better by rails, nor by members that are there already.
 
         Raises:
-            OutOfSteps: that is enough work for now; the search ends with what it has found.
+            Interrupted: that is enough work for now; the search passes it on, unless it has found a way
+                with the best tiers that there can be.
         """
 
     def fits(self, node: str, members: Members) -> bool:
@@ -143,12 +144,20 @@ class NotFound:
 
 
 def search(question: Question[S], provider: Provider[S]) -> Found | NotFound:
-    """The best way, or how near it comes."""
+    """The best way, or how near it comes.
+
+    Raises:
+        Interrupted: the provider did.
+    """
     return _Search(question, provider).run()
 
 
-class OutOfSteps(Exception):  # noqa: N818  # an end, not an error
-    """There are no steps left; a provider may raise it, too, when it has worked enough."""
+class Interrupted(Exception):  # noqa: N818  # not an error
+    """A provider raises it when it has worked enough for now; asked again, the search comes further."""
+
+
+class _OutOfSteps(Exception):  # noqa: N818  # an end, not an error
+    pass
 
 
 class _Search(Generic[S]):
@@ -163,26 +172,33 @@ class _Search(Generic[S]):
         self._numbers: dict[tuple[tuple[Members, int], ...], int] = {}
         self._closed: dict[str, frozenset[Members]] = {}
         self._steps = 0
+        self._least = 0
         self._best: Found | None = None
         self._nearest = NotFound(self._nobody, "", None)
 
     def run(self) -> Found | NotFound:
         try:
-            groups = [g for g in self._question.groups if self._is_of_use(g)]
-            domains: dict[Hashable, list[Group[S]]] = {}
-            for group in groups:
-                domains.setdefault(group.domain, []).append(group)
-            least = self._least_tiers(groups)
-            for rails in self._ordered(groups):
-                for domain, members in domains.items():
-                    if self._is_content(least):
-                        return self._best or self._nearest
-                    self._try(domain, rails, [g for g in members if self._is_open(g, rails)])
-        except OutOfSteps:
+            self._look()
+        except _OutOfSteps:
             if self._best is None:
                 near = self._nearest
                 return NotFound(near.most, near.domain, near.rails, gave_up=True)
+        except Interrupted:
+            if self._best is None or self._best.cost >> _TIER > self._least:
+                raise
         return self._best or self._nearest
+
+    def _look(self) -> None:
+        groups = [g for g in self._question.groups if self._is_of_use(g)]
+        domains: dict[Hashable, list[Group[S]]] = {}
+        for group in groups:
+            domains.setdefault(group.domain, []).append(group)
+        self._least = self._least_tiers(groups)
+        for rails in self._ordered(groups):
+            for domain, members in domains.items():
+                if self._is_content():
+                    return
+                self._try(domain, rails, [g for g in members if self._is_open(g, rails)])
 
     # Which rails
 
@@ -228,10 +244,10 @@ class _Search(Generic[S]):
             total += count * min(tiers, default=0)
         return total
 
-    def _is_content(self, least: int) -> bool:
+    def _is_content(self) -> bool:
         if self._best is None or self._steps < self._question.patience:
             return False
-        return self._best.cost >> _TIER <= least or self._steps >= 3 * self._question.patience
+        return self._best.cost >> _TIER <= self._least or self._steps >= 3 * self._question.patience
 
     # In one domain, on one set of rails
 
@@ -355,7 +371,7 @@ class _Search(Generic[S]):
     def _spend(self, steps: int) -> None:
         self._steps += steps
         if self._steps > self._question.steps:
-            raise OutOfSteps
+            raise _OutOfSteps
 
 
 def _covers(members: Members, part: Members) -> bool:

@@ -29,8 +29,8 @@ _NOWHERE: Mapping[str, float] = MappingProxyType({})
 _SETTLE_SECONDS = 2.0
 """Members come one after the other; nothing is said of the first seconds."""
 _TELL_AGAIN_SECONDS = 10.0
-_PAUSE_SECONDS = 0.5
-_PARTS = 200
+_PAUSE_SECONDS = 0.02
+_PARTS = 1000
 """A search over states of which the allocator was never asked is made in parts, so many at most, with pauses
 for others.
 """
