@@ -13,10 +13,20 @@ from typing import Final
 from controller.allocator import quantity
 from controller.allocator.asks import Ask, ParsedClaim
 from controller.allocator.candidates import Candidates, Taken, wanted
-from controller.allocator.capacity import share
+from controller.allocator.capacity import Requests, Share, share
 from controller.allocator.limits import Limit, rails
 from controller.allocator.model import NodeDevices
-from controller.allocator.problem import Budget, Cover, Demand, Kind, Match, Pairing, Problem, Use
+from controller.allocator.problem import (
+    Budget,
+    Cover,
+    Demand,
+    Kind,
+    Match,
+    Pairing,
+    Problem,
+    Use,
+    whole_numbers,
+)
 from controller.allocator.stranding import Stranding
 from controller.allocator.traits import Counter, Near, consumption, pool_of, signatures, traits, values
 from driver.config import Alignment
@@ -45,6 +55,7 @@ class Builder:
         self._limits = limits
         self._taken = taken
         self._stranding = Stranding(node, taken)
+        self._shares: dict[tuple[int, Requests], Share | None] = {}
 
     def fullness(self, using: Iterable[int]) -> tuple[int, int]:
         """`Stranding.fullness`."""
@@ -186,26 +197,24 @@ class Builder:
         return {value: frozenset(indices) for value, indices in found.items()}
 
     def _counter_budgets(self, kinds: Sequence[Kind], demands: Sequence[Demand]) -> list[Budget]:
-        weights: dict[Counter, dict[Use, Fraction]] = {}
+        amounts: dict[Counter, dict[int, Fraction]] = {}
         once = frozenset(index for index, kind in enumerate(kinds) if kind.shared)
         for index, kind in enumerate(kinds):
-            if self._taken.draws_nothing(kind.devices[0]):
-                continue
-            first = self._node.devices[kind.devices[0]]
-            for counter, amount in consumption(pool_of(first), first.device):
-                for demand_index, demand in enumerate(demands):
-                    if index in demand.kinds:
-                        weights.setdefault(counter, {})[demand_index, index] = amount
-        return [
-            Budget.of(
-                f"counter {name} of {counter_set}",
-                quantity.parse(self._node.counters[pool, counter_set, name])
-                - self._taken.spent.get((pool, counter_set, name), 0),
-                uses,
-                once,
-            )
-            for (pool, counter_set, name), uses in weights.items()
-        ]
+            if not self._taken.draws_nothing(kind.devices[0]):
+                first = self._node.devices[kind.devices[0]]
+                for counter, amount in consumption(pool_of(first), first.device):
+                    amounts.setdefault(counter, {})[index] = amount
+        budgets = []
+        for counter, of_kind in amounts.items():
+            _, counter_set, name = counter
+            total = quantity.parse(self._node.counters[counter])
+            limit, whole = whole_numbers(total - self._taken.spent.get(counter, 0), of_kind)
+            weights = {
+                (i, k): whole[k] for i, demand in enumerate(demands) for k in demand.kinds if k in whole
+            }
+            if weights:
+                budgets.append(Budget(f"counter {name} of {counter_set}", limit, weights, once))
+        return budgets
 
     def _across(self, chosen: Sequence[Chosen], demands: Sequence[Demand]) -> Iterable[Pairing]:
         """The GPUs of one claim and the NICs of another, where a pod has one such request of each and nobody
@@ -263,13 +272,19 @@ class Builder:
                 for i, demand in enumerate(demands)
                 if index in demand.kinds
                 and (i not in free or chosen[i].found.free[-1] != kind.devices[0])
-                and (part := share(first.device, chosen[i].ask.capacity))
+                and (part := self._share(kind.devices[0], chosen[i].ask.capacity))
             }
             held = self._taken.shared.get(kind.devices[0], {})
             for name, capacity in first.device.capacity.items():
                 left = quantity.parse(capacity.value) - held.get(name, Fraction(0))
-                weights = {(i, index): part.amounts[name] for i, part in parts.items()}
-                yield Budget.of(f"capacity {name} of {first.id.device}", left, weights)
+                amounts = {(i, index): part.amounts[name] for i, part in parts.items()}
+                yield Budget(f"capacity {name} of {first.id.device}", *whole_numbers(left, amounts))
+
+    def _share(self, index: int, capacity: Requests) -> Share | None:
+        key = index, capacity
+        if key not in self._shares:
+            self._shares[key] = share(self._node.devices[index].device, capacity)
+        return self._shares[key]
 
 
 def concerns(constraint: DeviceConstraint, ask: Ask, claim: ParsedClaim) -> bool:

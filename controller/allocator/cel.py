@@ -28,6 +28,8 @@ Verdict = bool | str
 """Does the device match; a text is why it cannot be told."""
 
 _EXTENSIONS: Final = "extensions: [{name: sets}, {name: two-var-comprehensions}, {name: lists}]"
+_STRINGS: Final = 2
+"""Kubernetes' version of the extension: with the next one texts could be reversed."""
 _KEPT_VERDICTS: Final = 500_000
 
 
@@ -59,7 +61,11 @@ class CelCache:
                 "device.capacity": t.Map(t.STRING, t.Map(t.STRING, QUANTITY)),
                 "device.allowMultipleAllocations": t.BOOL,
             },
-            extensions=[ext_optional.ExtOptional(), ext_strings.ExtStrings(), ext_bindings.ExtBindings()],
+            extensions=[
+                ext_optional.ExtOptional(),
+                ext_strings.ExtStrings(_STRINGS),
+                ext_bindings.ExtBindings(),
+            ],
             functions=[
                 *cel_functions.declarations(),
                 *cel_network.declarations(),

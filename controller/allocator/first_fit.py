@@ -40,9 +40,11 @@ class FirstFit:
         self._builder = builder
         self._steps = steps
 
-    def decide(self, stages: Sequence[Stage]) -> Path | Broken | None:
-        """The first solution, what is an error before that, or None where nothing (or no step) is left."""
-        path = Walk(self._claims, self._builder, self._steps, stages).first()
+    def decide(self, stages: Sequence[Stage], first: tuple[int, ...]) -> Path | Broken | None:
+        """The first solution, what is an error before that, or None where nothing (or no step) is left.
+        `first`: the first ways in which the stages can be met, whatever the devices.
+        """
+        path = Walk(self._claims, self._builder, self._steps, stages, first=first).first()
         if path is None:
             return None
         for number, stage in enumerate(stages):

@@ -41,7 +41,7 @@ class Network:
         height = [0] * nodes
         sent = total = 0
         while sent < amount:
-            distance = self._distances(source, height)
+            distance = self._distances(source, sink, height)
             if distance[sink] >= _FAR:
                 break
             for node in range(nodes):
@@ -56,13 +56,16 @@ class Network:
                 total += went * price
         return sent, total
 
-    def _distances(self, source: int, height: list[int]) -> list[int]:
+    def _distances(self, source: int, sink: int, height: list[int]) -> list[int]:
+        """Of nodes as near as the sink; of others at least the sink's."""
         head, room, cost = self._head, self._room, self._cost
         distance = [_FAR] * len(self._edges)
         distance[source] = 0
         queue = [(0, source)]
         while queue:
             far, node = heapq.heappop(queue)
+            if node == sink:
+                break
             if far > distance[node]:
                 continue
             base = far + height[node]

@@ -14,9 +14,12 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TypeVar
 
 from driver.devices import Place, Tier
 from driver.topology import tier
+
+K = TypeVar("K")
 
 Use = tuple[int, int]
 """A demand and a kind, by index."""
@@ -76,28 +79,6 @@ class Budget:
     limit: int
     weights: Mapping[Use, int]
     once: frozenset[int] = frozenset()
-
-    @classmethod
-    def of(
-        cls, label: str, limit: Fraction, weights: Mapping[Use, Fraction], once: frozenset[int] = frozenset()
-    ) -> Budget:
-        """In whole numbers, which count faster."""
-        unit = math.lcm(*(weight.denominator for weight in weights.values()))
-        whole = {use: int(weight * unit) for use, weight in weights.items()}
-        return cls(label, math.floor(limit * unit), whole, once)
-
-    def spent(self, uses: Mapping[int, Mapping[int, int]]) -> int:
-        """What uses (by demand, by kind) sum up to."""
-        total = 0
-        seen: set[int] = set()
-        for (demand, kind), weight in self.weights.items():
-            count = uses.get(demand, {}).get(kind, 0)
-            if count and kind in self.once:
-                if kind in seen:
-                    continue
-                seen.add(kind)
-            total += weight * count
-        return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +171,12 @@ class Steps:
         self.left -= 1
         self.taken += 1
         return self.left >= 0
+
+
+def whole_numbers(limit: Fraction, amounts: Mapping[K, Fraction]) -> tuple[int, dict[K, int]]:
+    """The same in a unit in which all amounts are whole, which count faster."""
+    unit = math.lcm(*(amount.denominator for amount in amounts.values()))
+    return math.floor(limit * unit), {key: int(amount * unit) for key, amount in amounts.items()}
 
 
 def pair_tier(problem: Problem, gpu: int, nic: int) -> Tier:

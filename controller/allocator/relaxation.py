@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
 
 from controller.allocator.flow import Network
+from controller.allocator.ledger import Ledger
 from controller.allocator.pairing import Paired, best_pairs
 from controller.allocator.problem import KindPair, Match, Pairing, Problem, Steps, Use
-from controller.allocator.weights import CONTENDED, RANK, THIRST
+from controller.allocator.weights import CONTENDED, RANK
 
+_FREE: Final[Mapping[Use, int]] = MappingProxyType({})
 Uses = dict[int, dict[int, int]]
 """Numbers of devices by demand, by kind."""
 
@@ -59,15 +63,21 @@ _Share = tuple[Pairing, dict[int, int], dict[int, int], tuple[KindPair, ...]]
 class Relaxation:
     """The flows of one problem."""
 
-    def __init__(self, problem: Problem, steps: Steps) -> None:
+    def __init__(self, problem: Problem, steps: Steps, ledger: Ledger) -> None:
         self._problem = problem
         self._steps = steps
+        self._ledger = ledger
         paired = {d for p in problem.pairings for d in (p.gpus, p.nics)}
         self._plain = [i for i in range(len(problem.demands)) if i not in paired]
         self._pairs_in_all = sum(max(self._want(p)) for p in problem.pairings)
         self._known: dict[Hashable, Paired | int] = {}
-        self._thirst = _thirst(problem)
         self._price = [kind.cost + kind.avoid for kind in problem.kinds]
+        plain = {kind.devices: index for index, kind in enumerate(problem.kinds) if kind.admin is None}
+        self._same = {
+            index: plain[kind.devices]
+            for index, kind in enumerate(problem.kinds)
+            if kind.admin is not None and kind.devices in plain
+        }
 
     def bound(self, node: Node) -> int | TooFewPairs:
         """What the pairs' tiers cost at least."""
@@ -79,8 +89,10 @@ class Relaxation:
             total += answer.cost // RANK
         return total
 
-    def propose(self, node: Node) -> Proposal | None:
-        """Guess the values that are still open, then relax; None where that leads nowhere."""
+    def propose(self, node: Node, prices: Mapping[Use, int] = _FREE) -> Proposal | None:
+        """Guess the values that are still open, then relax; None where that leads nowhere. Uses with a price
+        are avoided by demands without pairs.
+        """
         most = node.most if len(node.values) == len(self._problem.matches) else self._guess(node)
         used: dict[int, int] = {}
         uses: Uses = {}
@@ -102,7 +114,7 @@ class Relaxation:
                 cost += answer.cost
                 if len(group) == len(members):
                     break
-        plain = self._serve_plain(node, most, used)
+        plain = self._serve_plain(node, most, used, prices)
         if plain is None:
             return None
         uses.update(plain[0])
@@ -195,14 +207,27 @@ class Relaxation:
             shares.append((pairing, dict(gpus), dict(nics), tuple(mine)))
         return shares
 
-    def _serve_plain(self, node: Node, most: Uses, used: Mapping[int, int]) -> tuple[Uses, int] | None:
+    def _serve_plain(
+        self, node: Node, most: Uses, used: Mapping[int, int], prices: Mapping[Use, int]
+    ) -> tuple[Uses, int] | None:
         """All demands without pairs together, as cheaply as can be."""
         if not self._plain:
             return {}, 0
+        if any(most[demand].get(kind, 0) < count for (demand, kind), count in node.least.items()):
+            return None  # a guess has left it out
         kinds = sorted({kind for demand in self._plain for kind in most[demand]})
         place = {kind: index for index, kind in enumerate(kinds)}
         source, sink = len(kinds) + len(self._plain), len(kinds) + len(self._plain) + 1
-        net = Network(sink + 1)
+        doors = {
+            same: sink + 1 + at for at, same in enumerate({self._same[k] for k in kinds if k in self._same})
+        }
+        net = Network(sink + 1 + len(doors))
+        meetings: list[int] = []
+        for kind, door in doors.items():
+            seats = self._problem.kinds[kind].seats
+            net.edge(door, sink, seats)
+            # Admin access and others had better not meet at a device, though some may.
+            meetings.append(net.edge(door, sink, len(self._plain) * seats, CONTENDED))
         promised: dict[int, int] = {}
         for (demand, kind), count in node.least.items():
             if demand in self._plain:
@@ -211,12 +236,13 @@ class Relaxation:
             seats = self._problem.kinds[kind].seats - promised.get(kind, 0)
             free = max(0, seats - used.get(kind, 0))
             price = self._price[kind]
-            net.edge(place[kind], sink, free, price)
+            net.edge(place[kind], doors.get(self._same.get(kind, kind), sink), free, price)
             if free < seats:
                 net.edge(place[kind], sink, seats - free, price + CONTENDED)
         want = 0
         uses: Uses = {}
         edges: dict[Use, int] = {}
+        thirst = self._ledger.thirst
         for at, demand in enumerate(self._plain, start=len(kinds)):
             uses[demand] = {}
             missing = self._problem.demands[demand].count
@@ -226,8 +252,9 @@ class Relaxation:
                     uses[demand][kind] = least
                     missing -= least
                 if count > least:
-                    thirst = self._thirst.get((demand, kind), 0)
-                    edges[demand, kind] = net.edge(at, place[kind], count - least, thirst)
+                    use = demand, kind
+                    price = thirst.get(use, 0) + prices.get(use, 0)
+                    edges[use] = net.edge(at, place[kind], count - least, price)
             if missing < 0:
                 return None
             net.edge(source, at, missing)
@@ -235,9 +262,11 @@ class Relaxation:
         sent, cost = net.send(source, sink, want)
         if sent < want:
             return None
+        cost -= CONTENDED * sum(net.flow(edge) for edge in meetings)
         for (demand, kind), edge in edges.items():
             if count := net.flow(edge):
                 uses[demand][kind] = uses[demand].get(kind, 0) + count
+                cost -= prices.get((demand, kind), 0) * count
         return uses, cost
 
     def _guess(self, node: Node) -> Uses:
@@ -283,13 +312,3 @@ class Relaxation:
             spare += sum([free[k] for k in there])
             pity += min([self._price[k] for k in there], default=0)
         return missing, pity, spare
-
-
-def _thirst(problem: Problem) -> dict[Use, int]:
-    """Among equals, what draws least from counters and capacities is taken."""
-    thirst: dict[Use, int] = {}
-    for budget in problem.budgets:
-        for use, weight in budget.weights.items():
-            share = min(THIRST, THIRST * weight // budget.limit) if budget.limit > 0 else THIRST
-            thirst[use] = max(thirst.get(use, 0), share)
-    return thirst

@@ -12,27 +12,40 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Set
+from types import MappingProxyType
 from typing import Final
 
+from controller.allocator.ledger import Ledger, overdraft
 from controller.allocator.problem import Budget, Cover, Infeasible, Match, Problem, Solution, Steps, Use
 from controller.allocator.relaxation import Node, Proposal, Relaxation, TooFewPairs, Uses
+from controller.allocator.weights import DEAR
 
-_DEVICES: Final = "devices"
+_NOTHING: Final[Mapping[Use, int]] = MappingProxyType({})
 
 
-def solve(problem: Problem, steps: Steps) -> Solution | Infeasible:
-    """The best solution, or why there is none."""
-    return _Search(problem, steps).run()
+def solve(
+    problem: Problem, steps: Steps, least: Mapping[Use, int] = _NOTHING, ledger: Ledger | None = None
+) -> Solution | Infeasible:
+    """The best solution, or why there is none.
+
+    Args:
+        problem: the question.
+        steps: how far to go.
+        least: of these uses there must be so many at least; their demands are without pairs.
+        ledger: the problem's, or that of one which differs only in that it leaves more to its demands.
+    """
+    return _Search(problem, steps, least, ledger or Ledger(problem)).run()
 
 
 class _Search:
-    def __init__(self, problem: Problem, steps: Steps) -> None:
+    def __init__(self, problem: Problem, steps: Steps, least: Mapping[Use, int], ledger: Ledger) -> None:
         self._problem = problem
+        self._given = least
         self._steps = steps
-        self._relaxation = Relaxation(problem, steps)
-        self._budgets = (*_counts(problem), *_differences(problem), *problem.budgets)
-        self._group_of = _groups(problem)
+        self._relaxation = Relaxation(problem, steps, ledger)
+        self._ledger = ledger
+        self._group_of = _groups(problem, {demand for demand, _ in least})
         self._crowds = [
             members
             for number in range(len(set(self._group_of)))
@@ -40,6 +53,7 @@ class _Search:
             and _single_valued(problem.matches[members[0]])
         ]
         self._blame: Infeasible | None = None
+        self._prices: dict[Use, int] = {}
 
     def run(self) -> Solution | Infeasible:
         root = self._root()
@@ -60,8 +74,7 @@ class _Search:
                 number += 1
                 heapq.heappush(heap, (bound, depth, number, node))
                 continue
-            proposal = self._relaxation.propose(node)
-            overdrawn = self._overdrawn(proposal)
+            proposal, overdrawn = self._proposal(node)
             if proposal is not None and overdrawn is None and not self._uncovered(node, proposal):
                 if best is None or proposal.rank_cost < best.rank_cost:
                     best = proposal
@@ -88,7 +101,7 @@ class _Search:
             most[index] = {
                 kind: min(seats, demand.count) for kind, seats in demand.kinds.items() if seats > 0
             }
-        for budget in self._budgets:
+        for budget in self._ledger.rules:
             for (demand_index, kind), weight in budget.weights.items():
                 mine = most[demand_index]
                 if weight and mine.get(kind, 0) * weight > budget.limit:
@@ -98,7 +111,7 @@ class _Search:
             there = sum(most[index].values())
             if there < demand.count:
                 return Infeasible(demand.label, f"{there} of {demand.count} can be had")
-        return Node(most, {}, {})
+        return Node(most, self._given, {})
 
     def _bound(self, node: Node) -> int | None:
         """Narrow the node by what is decided, then bound it; None where it holds no solution."""
@@ -146,6 +159,9 @@ class _Search:
     def _viable(self, node: Node, index: int, match: Match) -> list[Hashable]:
         """Values by which each of the match's demands could be met."""
         values = [node.values[index]] if index in node.values else list(match.kinds)
+        for demand, kind in node.least:
+            if demand in match.demands:
+                values = [value for value in values if kind in match.kinds[value]]
         for demand in match.demands:
             most, count = node.most[demand], self._problem.demands[demand].count
             values = [
@@ -208,19 +224,18 @@ class _Search:
         if not least:
             return False
         changed = False
-        for budget in self._budgets:
-            promised = budget.spent(least)
+        for number, promised in sorted(self._ledger.spent(least).items()):
+            budget = self._ledger.budget(number)
             rest = budget.limit - promised
             if rest < 0:
-                self._blamed(node, *_overdraft(budget))
+                self._blamed(node, *overdraft(budget))
                 return None
-            if not promised:
-                continue
-            had = {k for d, k in budget.weights if k in budget.once and least.get(d, {}).get(k)}
-            for (demand, kind), weight in budget.weights.items():
-                if weight and kind in node.most[demand] and kind not in had:
+            had = {k for k in budget.once if any(mine.get(k) for mine in least.values())}
+            for (demand, kind), weight in budget.weights.items() if promised else ():
+                most = node.most[demand].get(kind, 0)
+                if most * weight > rest and kind not in had:
                     count = least.get(demand, {}).get(kind, 0) + rest // weight
-                    if count < node.most[demand][kind]:
+                    if count < most:
                         _cap(node, demand, kind, count)
                         changed = True
         if all(node.most[demand].get(kind, 0) >= count for (demand, kind), count in node.least.items()):
@@ -240,13 +255,14 @@ class _Search:
                     mine[kind] = max(mine.get(kind, 0), most - max(spare, 0))
         return least
 
-    def _overdrawn(self, proposal: Proposal | None) -> Budget | None:
-        if proposal is None:
-            return None
-        for budget in self._budgets:
-            if budget.spent(proposal.uses) > budget.limit:
-                return budget
-        return None
+    def _proposal(self, node: Node) -> tuple[Proposal | None, Budget | None]:
+        """A proposal, and what it overdraws, which is dear from then on."""
+        proposal = self._relaxation.propose(node, self._prices)
+        overdrawn = None if proposal is None else self._ledger.overdrawn(proposal.uses)
+        if overdrawn is not None and overdrawn.limit > 0:
+            for use, weight in overdrawn.weights.items():
+                self._prices[use] = self._prices.get(use, 0) + DEAR * weight // overdrawn.limit
+        return proposal, overdrawn
 
     def _uncovered(self, node: Node, proposal: Proposal) -> list[Use]:
         """Of what the proposal leaves uncovered, what can be covered in the fewest ways: these ways."""
@@ -266,7 +282,8 @@ class _Search:
     # --- branching ---------------------------------------------------------------------------------
 
     def _branch(self, node: Node, proposal: Proposal | None, overdrawn: Budget | None) -> Sequence[Node]:
-        if not self._relaxation.counts_suffice(node):
+        counted = proposal is not None and not self._problem.pairings
+        if not counted and not self._relaxation.counts_suffice(node):
             self._blamed(node, "requests", "too few devices for all of them together")
             return ()
         if len(node.values) < len(self._problem.matches):
@@ -338,43 +355,19 @@ def _cap(node: Node, demand: int, kind: int, count: int) -> None:
     node.most[demand] = {k: n for k, n in capped.items() if n > 0}
 
 
-def _counts(problem: Problem) -> Iterator[Budget]:
-    """A kind has only so many devices; needed where several demands want it."""
-    users: list[dict[Use, int]] = [{} for _ in problem.kinds]
-    for index, demand in enumerate(problem.demands):
-        for kind in demand.kinds:
-            users[kind][index, kind] = 1
-    for kind_details, weights in zip(problem.kinds, users, strict=True):
-        if len(weights) > 1:
-            yield Budget(_DEVICES, kind_details.seats, weights)
-
-
-def _differences(problem: Problem) -> Iterator[Budget]:
-    """Of devices that must all differ, each value may be had once."""
-    for distinct in problem.distincts:
-        for kinds in distinct.kinds.values():
-            yield Budget(distinct.label, 1, {(d, k): 1 for d in distinct.demands for k in kinds})
-
-
-def _overdraft(budget: Budget) -> tuple[str, str]:
-    """What to say of a budget that does not suffice."""
-    if budget.label == _DEVICES:
-        return "requests", "too few devices for all of them together"
-    return budget.label, "not enough for all of them together"
-
-
-def _groups(problem: Problem) -> list[int]:
+def _groups(problem: Problem, special: Set[int]) -> list[int]:
     """By match: the number of its group; matches of one group could change places without a difference."""
     numbers: dict[Hashable, int] = {}
-    return [numbers.setdefault(_likeness(problem, m), len(numbers)) for m in problem.matches]
+    return [numbers.setdefault(_likeness(problem, special, m), len(numbers)) for m in problem.matches]
 
 
-def _likeness(problem: Problem, match: Match) -> Hashable:
+def _likeness(problem: Problem, special: Set[int], match: Match) -> Hashable:
     """Equal for matches over the same values, of like demands that nothing else speaks of."""
     demands = []
     for index in match.demands:
         if (
-            any(index in other.demands for other in problem.matches if other is not match)
+            index in special
+            or any(index in other.demands for other in problem.matches if other is not match)
             or any(index in other.demands for other in problem.distincts)
             or any(index in (p.gpus, p.nics) for p in problem.pairings)
             or any(demand == index for budget in problem.budgets for demand, _ in budget.weights)

@@ -95,7 +95,7 @@ class _Attempt:
             return self._refusal
         chosen, problem, solution, ranks = found
         if self._order_decides():
-            path = self._first_fit()
+            path = self._first_fit(ranks)
             if isinstance(path, Refusal):
                 return path
             if path is not None and path != ranks:
@@ -149,14 +149,18 @@ class _Attempt:
             for constraint in claim.constraints
         )
 
-    def _first_fit(self) -> tuple[int, ...] | Refusal | None:
-        """Which subrequests kube-scheduler would choose; None where that is not found in time."""
+    def _first_fit(self, ranks: tuple[int, ...]) -> tuple[int, ...] | Refusal | None:
+        """Which subrequests kube-scheduler would choose; None where that is not found in time. None that come
+        before `ranks` can be.
+        """
         stages = [
             [Chosen(ask, self._filter.candidates(ask, claim.name)) for ask in asks]
             for claim in self._claims
             for asks in claim.options
         ]
-        answer = FirstFit(self._claims, self._node, self._builder, self._steps).decide(stages)
+        known = iter(ranks)
+        first = tuple(next(known) if len(stage) > 1 else 0 for stage in stages)
+        answer = FirstFit(self._claims, self._node, self._builder, self._steps).decide(stages, first)
         if isinstance(answer, Broken):
             subject = f'request "{answer.request}"'
             why = f"asks for all devices, not all of which agree in {answer.attribute} with the others"

@@ -8,13 +8,15 @@ times kinds of devices.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from controller.allocator.asks import MAX_RESULTS, ParsedClaim
 from controller.allocator.build import Builder, Chosen
 from controller.allocator.candidates import wanted
-from controller.allocator.problem import Budget, Demand, Infeasible, Match, Problem, Solution, Steps
+from controller.allocator.ledger import Ledger
+from controller.allocator.problem import Demand, Infeasible, Match, Problem, Solution, Steps
 from controller.allocator.search import solve
 
 Stage = Sequence[Chosen]
@@ -26,7 +28,7 @@ Path = tuple[tuple[int, tuple[int, ...]], ...]
 
 class Walk:
     """Finds the first solution of some stages. `part`: devices that are given beside them, and to which no
-    constraint applies.
+    constraint applies. `first`: the first ways in which the stages can be met, if that is known.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Walk:
         steps: Steps,
         stages: Sequence[Stage],
         part: Chosen | None = None,
+        first: tuple[int, ...] = (),
     ) -> None:
         self._claims = claims
         self._steps = steps
@@ -46,11 +49,15 @@ class Walk:
         chosen = [*self._options, *([part] if part else [])]
         # One problem for all options, so that kinds are the same whichever are chosen.
         self._whole = builder.build(claims, chosen, {len(self._options)} if part else ())
-        self._problems: dict[tuple[int, ...], Problem | None] = {}
+        self._ledger = Ledger(self._whole)
+        self._kind_of = [_kind_of(self._whole, demand) for demand in self._whole.demands]
+        # Beginnings that cannot be met with what is done, nor then with more of it.
+        self._dead: set[tuple[int, ...]] = set()
+        self._problems: dict[tuple[int, ...], tuple[Problem, Ledger] | None] = {}
         self._done: list[tuple[int, tuple[int, ...]]] = []
         # The last solution found, and how it meets each stage; it goes with all that has been decided.
         self._witness: tuple[Problem, Solution] | None = None
-        self._guess: tuple[int, ...] = ()
+        self._guess = self._least = first
 
     def first(self) -> Path | None:
         """None where there is no solution, or no step left to find it."""
@@ -79,9 +86,7 @@ class Walk:
         if one.ask.everything:
             return one.found.matching
         problem, solution = witness
-        kind_of = {
-            index: kind for kind in problem.demands[number].kinds for index in problem.kinds[kind].devices
-        }
+        kind_of = self._kind_of[self._start[number] + rank]
         left = dict(problem.demands[number].kinds)
         planned = {kind: n for (demand, kind), n in solution.uses.items() if demand == number}
         fixed: dict[int, int] = {}
@@ -95,38 +100,35 @@ class Walk:
                 continue
             more = {**fixed, kind: fixed.get(kind, 0) + 1}
             if planned.get(kind, 0) < more[kind]:
-                rest = {k: n - more.get(k, 0) for k, n in left.items()}
-                found = self._possible(number, rank, more, rest)
+                most = {**more, **left}
+                found = self._possible(number, rank, more, most)
                 if found is None:
                     del left[kind]  # and no other device of that kind will do
                     continue
-                planned = dict(more)
-                for (demand, other), n in found[1].uses.items():
-                    if demand == number:
-                        planned[other] = planned.get(other, 0) + n
+                planned = {other: n for (demand, other), n in found[1].uses.items() if demand == number}
             fixed = more
             devices.append(index)
             taker.take(number, rank, index)
         return tuple(devices) if len(devices) == one.ask.count else None
 
     def _taker(self) -> _Taker:
-        return _Taker(self._whole, self._stages, self._start, self._done)
+        return _Taker(self._whole, self._ledger, self._kind_of, self._stages, self._start, self._done)
 
     def _possible(
-        self, number: int, rank: int | None, fixed: Mapping[int, int], rest: Mapping[int, int] | None
+        self, number: int, rank: int | None, fixed: Mapping[int, int], most: Mapping[int, int] | None
     ) -> tuple[Problem, Solution] | None:
-        """A solution with what is done, this stage met in this way (of these kinds so many, and of the rest
-        at most so many), and the later ones in any way.
+        """A solution with what is done, this stage met in this way (of these kinds so many at least, and of
+        which so many at most), and the later ones in any way.
         """
         head = (*(r for r, _ in self._done), *(() if rank is None else (rank,)))
         later = self._stages[len(head) :]
         if len(self._guess) == len(self._stages) and self._guess[: len(head)] == head:
-            found = self._solve(self._guess, number, fixed, rest)
+            found = self._solve(self._guess, number, fixed, most)
             if found is not None:
                 self._witness = found
                 return found
-        for ranks in self._ranks(head, later, number, fixed, rest):
-            found = self._solve(ranks, number, fixed, rest)
+        for ranks in self._ranks(head, later, number, fixed, most):
+            found = self._solve(ranks, number, fixed, most)
             if found is not None:
                 self._guess, self._witness = ranks, found
                 return found
@@ -138,36 +140,46 @@ class Walk:
         later: Sequence[Stage],
         number: int,
         fixed: Mapping[int, int],
-        rest: Mapping[int, int] | None,
+        most: Mapping[int, int] | None,
     ) -> Iterator[tuple[int, ...]]:
         """All ways to meet the later stages; a beginning that cannot be met ends its branch."""
         if not later:
             yield head
             return
-        if len(later[0]) > 1 and self._solve(head, number, fixed, rest) is None:
+        if len(later[0]) > 1 and self._solve(head, number, fixed, most) is None:
             return
         for rank in range(len(later[0])):
-            yield from self._ranks((*head, rank), later[1:], number, fixed, rest)
+            yield from self._ranks((*head, rank), later[1:], number, fixed, most)
 
     def _solve(
-        self, ranks: tuple[int, ...], number: int, fixed: Mapping[int, int], rest: Mapping[int, int] | None
+        self, ranks: tuple[int, ...], number: int, fixed: Mapping[int, int], most: Mapping[int, int] | None
     ) -> tuple[Problem, Solution] | None:
-        problem = self._problem(ranks)
-        if problem is None:
+        if ranks in self._dead or ranks < self._least[: len(ranks)]:
             return None
+        known = self._problem(ranks)
+        if known is None:
+            return None
+        problem, ledger = known
         demands = list(problem.demands)
-        for at, (_, devices) in enumerate(self._done):
-            demands[at] = replace(demands[at], kinds=_by_kind(problem, demands[at], devices))
+        for at, (rank, devices) in enumerate(self._done):
+            kind_of = self._kind_of[self._start[at] + rank]
+            counts = Counter(kind_of[index] for index in devices if index in kind_of)
+            demands[at] = replace(demands[at], kinds=counts)
+        if most is not None:
+            demands[number] = replace(demands[number], kinds=most)
         restricted = replace(problem, demands=demands)
-        if fixed and rest is not None:
-            restricted = _split(restricted, number, fixed, rest)
-        found = solve(restricted, self._steps)
-        return None if isinstance(found, Infeasible) else (problem, found)
+        found = solve(restricted, self._steps, {(number, kind): n for kind, n in fixed.items()}, ledger)
+        if isinstance(found, Infeasible):
+            if not fixed:
+                self._dead.add(ranks)
+            return None
+        return problem, found
 
-    def _problem(self, ranks: tuple[int, ...]) -> Problem | None:
+    def _problem(self, ranks: tuple[int, ...]) -> tuple[Problem, Ledger] | None:
         """Of these ways to meet the first stages; None where one of them cannot be met by itself."""
         if ranks not in self._problems:
-            self._problems[ranks] = self._build(ranks)
+            problem = self._build(ranks)
+            self._problems[ranks] = (problem, Ledger(problem)) if problem else None
         return self._problems[ranks]
 
     def _build(self, ranks: tuple[int, ...]) -> Problem | None:
@@ -205,42 +217,9 @@ def _narrowed(problem: Problem, picked: Sequence[int]) -> Problem:
     )
 
 
-def _by_kind(problem: Problem, demand: Demand, devices: Sequence[int]) -> dict[int, int]:
-    """Devices as numbers of kinds that the demand may take."""
-    counts: dict[int, int] = {}
-    kind_of = {index: kind for kind in demand.kinds for index in problem.kinds[kind].devices}
-    for index in devices:
-        if index in kind_of:
-            counts[kind_of[index]] = counts.get(kind_of[index], 0) + 1
-    return counts
-
-
-def _split(problem: Problem, number: int, fixed: Mapping[int, int], rest: Mapping[int, int]) -> Problem:
-    """The same problem with one demand in two: what is fixed, as the last one, and the rest."""
-    demand, last = problem.demands[number], len(problem.demands)
-    size = sum(fixed.values())
-    left = {kind: n for kind, n in rest.items() if n > 0}
-    demands = [
-        replace(d, count=d.count - size, kinds=left) if i == number else d
-        for i, d in enumerate(problem.demands)
-    ]
-    demands.append(replace(demand, count=size, kinds=dict(fixed)))
-
-    def widened(budget: Budget) -> Budget:
-        both = {(last, k): w for (d, k), w in budget.weights.items() if d == number and k in fixed}
-        return replace(budget, weights={**budget.weights, **both}) if both else budget
-
-    return replace(
-        problem,
-        demands=demands,
-        matches=[
-            replace(m, demands=(*m.demands, last)) if number in m.demands else m for m in problem.matches
-        ],
-        distincts=[
-            replace(m, demands=(*m.demands, last)) if number in m.demands else m for m in problem.distincts
-        ],
-        budgets=[widened(budget) for budget in problem.budgets],
-    )
+def _kind_of(problem: Problem, demand: Demand) -> dict[int, int]:
+    """By device that the demand may take, its kind."""
+    return {index: kind for kind in demand.kinds for index in problem.kinds[kind].devices}
 
 
 class _Taker:
@@ -249,11 +228,15 @@ class _Taker:
     def __init__(
         self,
         problem: Problem,
+        ledger: Ledger,
+        kind_of: Sequence[Mapping[int, int]],
         stages: Sequence[Stage],
         start: Sequence[int],
         done: Sequence[tuple[int, tuple[int, ...]]],
     ) -> None:
         self._problem = problem
+        self._ledger = ledger
+        self._kind_of = kind_of
         self._stages = stages
         self._start = start
         self._uses: dict[int, dict[int, int]] = {}
@@ -305,7 +288,7 @@ class _Taker:
 
     def fits(self, number: int, rank: int, index: int) -> bool:
         one, slot = self._stages[number][rank], self._start[number] + rank
-        kind = self._kind(slot, index)
+        kind = self._kind_of[slot].get(index)
         if kind is None:
             return False
         owners = self._owners.get(index, ())
@@ -327,16 +310,11 @@ class _Taker:
                 return False
         mine = {**self._uses.get(slot, {})}
         mine[kind] = mine.get(kind, 0) + 1
-        uses = {**self._uses, slot: mine}
-        return all(
-            budget.spent(uses) <= budget.limit
-            for budget in self._problem.budgets
-            if (slot, kind) in budget.weights
-        )
+        return self._ledger.allows({**self._uses, slot: mine}, (slot, kind))
 
     def take(self, number: int, rank: int, index: int) -> None:
         one, slot = self._stages[number][rank], self._start[number] + rank
-        kind = self._kind(slot, index)
+        kind = self._kind_of[slot].get(index)
         if kind is None:
             return
         uses = self._uses.setdefault(slot, {})
@@ -347,11 +325,6 @@ class _Taker:
             if slot in match.demands:
                 having = _having(match, kind)
                 self._values[at] = self._values.get(at, having) & having
-
-    def _kind(self, slot: int, index: int) -> int | None:
-        return next(
-            (k for k in self._problem.demands[slot].kinds if index in self._problem.kinds[k].devices), None
-        )
 
 
 def _having(match: Match, kind: int) -> frozenset[Hashable]:

@@ -53,6 +53,9 @@ CONTENDED: Final = 20_000 * _FINE
 """No preference but a hint to the search: what another part of the same question would take, so that guesses
 seldom collide."""
 
+DEAR: Final = CONTENDED
+"""The same: the first price of a whole budget that a guess has overdrawn."""
+
 RANK: Final = 10**13
 """One step of rank outweighs all else that a question can cost."""
 
