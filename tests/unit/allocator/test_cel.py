@@ -138,6 +138,7 @@ DO_NOT_COMPILE = [
     ('quantity("1").text == "1"', "undefined field"),
     ('quantity("1").in == "1"', "Syntax error"),
     ('has(quantity("1").in)', "must be a field selection"),
+    ('"ab".reverse() == "ba"', "no matching overload"),
 ]
 
 ERRORS = [expression for expression, _ in (*CANNOT_BE_TOLD, *DO_NOT_COMPILE)]
