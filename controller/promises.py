@@ -48,12 +48,13 @@ class Promises:
             self._index.record(node).promised[pod.metadata.uid] = (priority, fit.pod_requests(pod))
             self._settled(pod, node)
 
-    def end(self, pod: Pod) -> None:
-        """No room is kept for the pod."""
+    def end(self, pod: Pod, bound_to: str = "") -> None:
+        """No room is kept for the pod; where it is bound to that node, none came free."""
         node = self._promised_on.pop(pod.metadata.uid, None)
         if node is not None:
             del self._index.record(node).promised[pod.metadata.uid]
-            self._index.improved(node)
+            if node != bound_to:
+                self._index.improved(node)
             if not pod.spec.node_name:
                 self._left(pod)
 

@@ -2,11 +2,14 @@
 something changed.
 
 A refused pod is parked with the cluster's generation at its refusal. It is woken when that generation has
-moved on, at most every `sweep_seconds`, and then looks only at the nodes that changed since. Pods that ask
-for the same are refused together, so they are parked as one flock: its first is woken, and the next only when
-the first was not refused. So each change costs a look for each flock, and a thousand that wait for the same
-keep nobody else waiting. Beyond that each parked pod is looked at again in full now and then, as a net under
-the book-keeping. Pure: `now` is monotonic seconds.
+moved on, and then looks only at the nodes that changed since. What came free is for those who waited: nobody
+who comes later has a turn before they have looked. So that this does not eat up the time, sweeps over the
+parked keep a distance that grows with their number, up to `sweep_seconds`; who comes later waits meanwhile.
+
+Pods that ask for the same are refused together, so they are parked as one flock: its first is woken, and the
+next only when the first was not refused. So each change costs a look for each flock, and a thousand that wait
+for the same keep nobody else waiting. Beyond that each parked pod is looked at again in full now and then, as
+a net under the book-keeping. Pure: `now` is monotonic seconds.
 """
 
 from __future__ import annotations

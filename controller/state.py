@@ -155,7 +155,7 @@ class ClusterState:
                 self.claimants[_key(new)] = new  # what kube-scheduler says of it may be another
             return
         if old is not None:
-            self._drop_pod(old)
+            self._drop_pod(old, new.spec.node_name if new is not None else "")
         if new is not None:
             self._add_pod(new)
         before = (old.spec.node_name, fit.pod_requests(old)) if old is not None else ("", {})
@@ -326,12 +326,12 @@ class ClusterState:
             self.touched.add(_key(pod))
         self._promise(pod)
 
-    def _drop_pod(self, pod: Pod) -> None:
+    def _drop_pod(self, pod: Pod, bound_to: str) -> None:
         self.promises.unbound(pod)
         if pod.spec.resource_claims:
             self._claimants.drop(pod)
             self.touched.add(_key(pod))
-        self.promises.end(pod)
+        self.promises.end(pod, bound_to)
 
     def _promise(self, pod: Pod) -> None:
         """Renew what is promised to the pod."""

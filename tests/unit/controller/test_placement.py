@@ -557,6 +557,16 @@ def test_a_bug_that_one_pod_brings_to_light_is_told_and_stops_no_other() -> None
     assert cluster.node_of("a-claim") == "n0"
 
 
+def test_that_a_pod_is_bound_where_room_was_kept_for_it_frees_nothing() -> None:
+    cluster = a_cluster(1)
+    wish(cluster, "p")
+    cluster.run()
+    before = cluster.state.generation
+    cluster.bind("p", "n0")
+    cluster.run()
+    assert cluster.state.generation == before
+
+
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from(["new", "bind", "give back", "delete", "deliver", "refuse", "wait"]),
