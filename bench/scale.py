@@ -5,9 +5,9 @@ The listed objects go, as bytes, through the decoding and the indices that the c
 between. Then pods come and go, and each decision is timed: from the pod's arrival in the placement to the
 allocation that is to be written. Now and then 32 pods come that are one gang. Among the decisions
 (`decision_ms` and the goals of that name) a gang counts once for each of its members, with its whole time
-divided by their number; `gang_of_32_ms` is the whole time. The same is done at smaller sizes, which shows how the cost grows;
-and at the smallest beside what asking every node would cost (answers kept for each node, as for each state
-here). At last a crowd of pods waits in vain (`bench.scale_crowd`).
+divided by their number; `gang_of_32_ms` is the whole time. The same is done at smaller sizes, which shows how
+the cost grows; and at the smallest beside what asking every node would cost (answers kept for each node, as
+for each state here). At last a crowd of pods waits in vain (`bench.scale_crowd`).
 
 Times are of the clock on the wall; those of the processor alone stand beside them (`…_cpu_…`), since a busy
 machine makes the former say little. `slow` says of those over 5 ms in how many another process had the
@@ -106,7 +106,7 @@ def _child(mode: str, folder: str, nodes: int, decisions: int) -> str:
 
 def fill(nodes: int, folder: Path) -> None:
     """Fill a cluster to 90 %, let a fifth of its pods depart on the way, and write down who is there."""
-    cluster, chance = Cluster(), random.Random(SEED)  # noqa: S311
+    cluster, chance = Cluster("filled"), random.Random(SEED)  # noqa: S311
     cluster.load(Fleet(nodes), None)
     while cluster.taken < FULL * GPUS * nodes:
         pairs = 4 if chance.random() < FOUR_PAIRS else 1
@@ -124,7 +124,7 @@ def fill(nodes: int, folder: Path) -> None:
 
 def measure(nodes: int, decisions: int, folder: Path) -> Json:
     """List the filled cluster, then decide."""
-    cluster, chance = Cluster(), random.Random(SEED + 1)  # noqa: S311
+    cluster, chance = Cluster("came"), random.Random(SEED + 1)  # noqa: S311
     cold_start, cold_start_cpu = cluster.load(Fleet(nodes), folder)
     start, start_cpu = time.perf_counter(), time.thread_time()
     cluster.placer.absorb(0.0)

@@ -32,7 +32,9 @@ class Page(msgspec.Struct):
 class Cluster:
     """The controller's state and placement, and around them an API server that takes every write."""
 
-    def __init__(self) -> None:
+    def __init__(self, series: str) -> None:
+        """Pods that arrive are named after the series."""
+        self._series = series
         self.state = ClusterState(DRIVER_NAME)
         self.cel = CelCache()
         self.placer = Placer(self.state, PlacementSettings(), self.cel)
@@ -85,7 +87,7 @@ class Cluster:
     def arrive(self, gpus: int, vfs: int, *, size: int = 0, **pod_wants: str) -> tuple[Pod, ResourceClaim]:
         """A pod with its claim, of a gang of this size if any; `pod_wants` go to `pod_json`."""
         self._number += 1
-        name = f"wants-{gpus}-{vfs}-{self._number}"
+        name = f"{self._series}-{gpus}-{vfs}-{self._number}"
         claim = self.read_claim(msgspec.Raw(claim_json(name, gpus, vfs, gang=size)))
         pod = self.read_pod(msgspec.Raw(pod_json(name, claim=name, **pod_wants)))
         self.state.apply_claim(None, claim, 0.0)
