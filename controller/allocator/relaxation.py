@@ -72,6 +72,7 @@ class Relaxation:
         self._pairs_in_all = sum(max(self._want(p)) for p in problem.pairings)
         self._known: dict[Hashable, Paired | int] = {}
         self._price = [kind.cost + kind.avoid for kind in problem.kinds]
+        # Of admin access, the kind without it that has the same devices.
         plain = {kind.devices: index for index, kind in enumerate(problem.kinds) if kind.admin is None}
         self._same = {
             index: plain[kind.devices]
@@ -218,9 +219,8 @@ class Relaxation:
         kinds = sorted({kind for demand in self._plain for kind in most[demand]})
         place = {kind: index for index, kind in enumerate(kinds)}
         source, sink = len(kinds) + len(self._plain), len(kinds) + len(self._plain) + 1
-        doors = {
-            same: sink + 1 + at for at, same in enumerate({self._same[k] for k in kinds if k in self._same})
-        }
+        met = sorted({self._same[kind] for kind in kinds if kind in self._same})
+        doors = {kind: door for door, kind in enumerate(met, start=sink + 1)}
         net = Network(sink + 1 + len(doors))
         meetings: list[int] = []
         for kind, door in doors.items():
