@@ -175,6 +175,10 @@ class AddressBook:
         """Those of the network's spans that have no free address. A live view."""
         return self._index(network, spans).full
 
+    def free(self, network: str, spans: tuple[Span, ...], span: Span) -> int:
+        """How many addresses of one of the network's spans are free."""
+        return self._index(network, spans).fills[span].free
+
     def lowest(self, network: str, spans: tuple[Span, ...], span: Span) -> str | None:
         """The lowest free address, with prefix length, of one of the network's spans; None where none is."""
         fill = self._index(network, spans).fills[span]

@@ -24,6 +24,7 @@ from controller.choice import Chooser
 from controller.draft import Draft
 from controller.equal import Published, Standing
 from controller.gangs import search
+from controller.gangs.addresses import Addresses
 from controller.gangs.kinds import Band, Kind, Unit, kinds_of, most_nics, nic_rails, rail_mask, rails_in
 from controller.gangs.packing import Members
 from controller.gangs.rules import Rules, has_rules, loosened
@@ -35,7 +36,7 @@ from controller.wish import Wish
 from driver.names import TYPE_NIC, TYPE_VF
 
 _KEPT = 200_000
-_FRESH = 20
+_FRESH = 40
 """So many questions that the allocator has not answered before are enough at once."""
 _DRAFTS = 32
 _RAIL_SETS = 4096
@@ -54,7 +55,8 @@ class Placed:
 @dataclass(frozen=True, slots=True)
 class NoRoom:
     """Not all have room. `most` of them would have room at once, on those rails in that domain; `short` is a
-    member of the kind that has none. `unfinished`: asked again, the search goes on.
+    member of the kind that has none. `unfinished`: asked again, the search goes on. `reason`: why rails were
+    left out, if any.
     """
 
     most: int
@@ -63,6 +65,7 @@ class NoRoom:
     domain: str
     gave_up: bool = False
     unfinished: bool = False
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +167,15 @@ class _Attempt:
         # Those that the fewest nodes would take are the most demanding.
         self._kinds = [self._kinds[n] for n in sorted(range(len(room)), key=room.__getitem__)]
         shapes = [search.Shape(len(kind.units), most_nics(kind)) for kind in self._kinds]
-        questions = [search.Question(shapes, groups, self._rail_sets(groups))]
+        sets, reason = self._with_addresses(self._rail_sets(groups))
+        questions = [search.Question(shapes, groups, sets)] if sets else []
         if self._rules:
             rules = Rules(self._state.neighbours, self._state.nodes, self._kinds)
-            questions = [*rules.questions(questions[0])]
+            questions = [seated for question in questions for seated in rules.questions(question)]
         for _ in range(_DRAFTS):
             found = self._best(questions)
             if isinstance(found, search.NotFound):
-                return self._no_room(found)
+                return replace(self._no_room(found), reason=reason)
             placed = self._drafted(found)
             if placed is not None:
                 return placed
@@ -349,6 +353,13 @@ class _Attempt:
                 if len(sets) > _RAIL_SETS:
                     return tuple(self._natural(groups, least))
         return tuple(sets)
+
+    def _with_addresses(self, sets: Sequence[int | None]) -> tuple[list[int | None], str]:
+        """Those of the rail sets that have addresses for all members, and why the others have not."""
+        addresses = Addresses(self._state, self._kinds)
+        short = {rails: addresses.short(rails) for rails in sets if rails is not None}
+        reason = next((why for why in short.values() if why), "")
+        return [rails for rails in sets if rails is None or not short[rails]], reason
 
     def _natural(self, groups: Sequence[search.Group[_State]], least: int) -> Iterator[int]:
         """Rail sets that members would choose by themselves."""

@@ -222,7 +222,10 @@ class GangTurns:
         """Why there is no room, and the least that would have to change."""
         members = min(roll.next, len(roll.waiting))
         if room.gave_up:
-            return f"the search for {members} places gave up"
+            return (
+                f"the search for {members} places gave up: there are too many ways; fewer rails, a smaller "
+                "size, or pods with simpler rules for each other would help"
+            )
         name = room.short.pod.metadata.name
         if not room.most:
             short = room.short
@@ -235,7 +238,8 @@ class GangTurns:
         if roll.terms.rails or roll.terms.domain:
             where.append("as its other members are")
         text = " ".join([f"{room.most} of {members} members have room at once", *where])
-        return f"{text}; pod {name} has none{self._nearest(roll, room, left_out)}"
+        nearest = f"; {room.reason}" if room.reason else self._nearest(roll, room, left_out)
+        return f"{text}; pod {name} has none{nearest}"
 
     def _nearest(self, roll: Roll, room: NoRoom, left_out: Mapping[str, float]) -> str:
         """Which word of the gang's would have to be another."""

@@ -8,12 +8,14 @@ from ipaddress import IPv4Network
 import msgspec
 import pytest
 
+from controller.addressbook import Span
 from controller.choice import Chooser
 from controller.gangs.joint import Joint, NoRoom
 from controller.gangs.kinds import Band
-from controller.networks import Network
+from controller.networks import Network, Rail
 from controller.placement import Placer
 from controller.state import ClusterState
+from driver.kube.fabric import LabelSelector
 from driver.kube.scheduling import PodGroup
 from tests.unit.controller.gangs.troop import (
     a_cluster,
@@ -384,7 +386,30 @@ def test_where_an_address_is_missing_for_one_member_none_is_placed() -> None:
     cluster.wait(3)
     assert nodes_of(cluster, members("a", 3)) == [None] * 3
     assert cluster.state.assumed == {}
-    assert "no free address" in cluster.messages("a-0", "Unsatisfiable")[0]
+    (message,) = cluster.messages("a-0", "Unsatisfiable")
+    assert message.endswith("rail 0 has 2 free addresses of the network of --fabric-cidr, 3 are needed")
+
+
+def a_network(*prefixes: int) -> Network:
+    """Rail 0, 1 … with a subnet of such a prefix length."""
+    rails = {n: Rail((Span.of(IPv4Network(f"10.0.{n}.0/{p}")),)) for n, p in enumerate(prefixes)}
+    return Network("", rails, selector=LabelSelector())
+
+
+def test_rails_with_too_few_addresses_for_all_members_are_left_out() -> None:
+    cluster = a_cluster(4, pairs=2, vfs=1, fabric=a_network(30, 29))
+    join(cluster, "a", *members("a", 4), require="PIX")
+    cluster.run()
+    assert [rails_of(cluster, name) for name in members("a", 4)] == [{1}] * 4
+
+
+def test_where_no_rail_has_addresses_for_all_members_one_is_named() -> None:
+    cluster = a_cluster(4, pairs=2, vfs=1, fabric=a_network(30, 30))
+    join(cluster, "a", *members("a", 4), require="PIX")
+    cluster.wait(3)
+    assert nodes_of(cluster, members("a", 4)) == [None] * 4
+    (message,) = cluster.messages("a-0", "Unsatisfiable")
+    assert "rail 0 has 2 free addresses of the network of --fabric-cidr, 4 are needed" in message
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2)])
