@@ -77,11 +77,13 @@ def warned(tenant: Tenant, reason: str, claim: str) -> list[str]:
 
 def wait_told(tenant: Tenant, ours: str, theirs: str) -> None:
     """Events say of each claim that the other has the device too, and of theirs that it is not our doing."""
+
+    def told(mine: str, other: str) -> bool:
+        messages = warned(tenant, "DuplicateAllocation", mine)
+        return any(_DEVICE in message and other in message for message in messages)
+
     for mine, other in ((ours, theirs), (theirs, ours)):
-        messages = wait_for(
-            f"an Event of {mine}", functools.partial(warned, tenant, "DuplicateAllocation", mine)
-        )
-        assert any(_DEVICE in message and other in message for message in messages)
+        wait_for(f"an Event of {mine}", functools.partial(told, mine, other))
     wait_for(f"an Event of {theirs}", lambda: warned(tenant, "ForeignAllocation", theirs))
 
 
