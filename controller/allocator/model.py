@@ -144,8 +144,15 @@ class NodeDevices:
                 for device in item.spec.devices
                 if _selected(where := _where(item, device), node)
             ]
-            # Devices that need a condition before they can be bound come last, as with kube-scheduler.
-            (late if any(d.device.binding_conditions for d in reached) else devices).extend(reached)
+            # Pools that may need a condition before they can be bound come last. As with kube-scheduler all
+            # devices of a slice count, also those that the node does not reach.
+            conditional = any(
+                device.binding_conditions
+                for item in current
+                if node_reaches(item, node)
+                for device in item.spec.devices
+            )
+            (late if conditional else devices).extend(reached)
             for item in current:
                 for counter_set in item.spec.shared_counters:
                     for name, counter in counter_set.counters.items():

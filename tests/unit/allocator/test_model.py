@@ -88,6 +88,14 @@ def test_devices_may_choose_their_nodes_one_by_one() -> None:
     assert names(msgspec.structs.replace(mixed, spec=spec)) == ["x"]
 
 
+def test_a_condition_of_a_device_elsewhere_puts_its_pool_last() -> None:
+    mixed = part("s", ["x", "y"], perDeviceNodeSelection=True)
+    here = msgspec.structs.replace(mixed.spec.devices[0], node_name="node")
+    there = msgspec.structs.replace(mixed.spec.devices[1], node_name="other", binding_conditions=["ready"])
+    spec = msgspec.structs.replace(mixed.spec, devices=[here, there])
+    assert names(msgspec.structs.replace(mixed, spec=spec), part("t", ["z"], pool="q")) == ["z", "x"]
+
+
 def test_all_over_a_pool_in_flux_is_refused_with_its_name() -> None:
     node = NodeDevices.build([part("a", ["x"], count=2), part("b", ["y"], pool="q")], world.node())
     wanted = world.claim(["all: any all"])
