@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 from controller import decision
 from controller.allocator.cel import CelCache
+from controller.backoff import Backoff
 from controller.books import node_of
 from controller.choice import Chooser
+from controller.gangs.book import GangBook
+from controller.gangs.joint import Joint
+from controller.gangs.turns import GangTurns
 from controller.ownership import Ownership
 from controller.quest import Quest
 from controller.settings import PlacementSettings
@@ -20,6 +24,9 @@ from driver.kube.fabric import FabricNetwork, Namespace
 from driver.kube.objects import DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
 
 _ENDED = ("Succeeded", "Failed")
+_ABOUT_TO = (
+    "the controller is about to, waits after a failed placement (see the claim's events), or does not run"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +84,36 @@ def explain(state: ClusterState, key: Key, settings: PlacementSettings, cel: Cel
     if claim.metadata.uid not in [wanted.metadata.uid for wanted in wish.wanted]:
         return Explanation(False, f"its requests are not for devices of {settings.driver_name}", names)
     chooser = Chooser(state, settings, cel)
+    if gang := _of_gang(state, pod, wishes, chooser, settings, cel):
+        return Explanation(False, gang, names)
     try:
         choice = chooser.choose(Quest(pod, wish.wanted, wish.allocated, tuple(wishes.sharers(wish))))
     except TandemError as error:
         return Explanation(False, str(error), names)
     if choice.best is None:
         return Explanation(False, f"{choice.why_not}{chooser.nearest(wish.wanted, choice)}", names)
-    text = (
-        f"node {choice.best.node} could take it now: the controller is about to, waits after a failed "
-        "placement (see the claim's events), or does not run"
-    )
-    return Explanation(False, text, names)
+    return Explanation(False, f"node {choice.best.node} could take it now: {_ABOUT_TO}", names)
+
+
+def _of_gang(
+    state: ClusterState,
+    pod: Pod,
+    wishes: Wishes,
+    chooser: Chooser,
+    settings: PlacementSettings,
+    cel: CelCache,
+) -> str:
+    """How the pod's gang stands; empty where it is in none."""
+    book = GangBook(state, wishes)
+    for member in state.claimants:
+        book.update(member)
+    key = pod.metadata.namespace, pod.metadata.name
+    gang = book.gang_of(key)
+    if gang is None:
+        return book.alone(key)
+    joint = Joint(state, chooser, settings, cel)
+    places = GangTurns(state, book, joint, chooser, Backoff()).asked(gang)
+    if isinstance(places, str):
+        return places
+    where = ", ".join(sorted({one.node for one in places}))
+    return f"{gang}: {len(places)} members could be placed now, on {where}: {_ABOUT_TO}"

@@ -54,6 +54,7 @@ class Controller:
             self._placer.counts,
             {
                 "pending_pods": lambda: len(self._placer),
+                "waiting_gangs": lambda: self._placer.waiting_gangs,
                 "leading": lambda: float(self.may_write()),
                 "allocations_in_flight": lambda: len(self._state.assumed),
                 "changes_waiting": self._inbox.qsize,

@@ -17,11 +17,14 @@ _COUNTERS = {
     "returned": "Allocations that kube-scheduler gave back.",
     "failed_writes": "Allocations decided but not written.",
     "duplicate_devices": "Devices found allocated to two claims.",
+    "gang_placements": "Times that members of a gang were placed together.",
+    "gang_timeouts": "Times that a gang's timeoutSeconds passed while members waited.",
     "foreign_allocations": "Allocations of managed devices by another client.",
     "internal_errors": "Pods, gangs or changes over which the controller stumbled: bugs.",
 }
 _GAUGES = {
     "pending_pods": "Pods that wait for a placement.",
+    "waiting_gangs": "Gangs of which members wait.",
     "leading": "1 where this process decides.",
     "allocations_in_flight": "Allocations decided and not seen in the API yet.",
     "changes_waiting": "Changes of the cluster that the deciding loop has not taken in yet.",

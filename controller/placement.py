@@ -126,6 +126,11 @@ class Placer:
         """Pods that wait for a placement."""
         return len(self._queue)
 
+    @property
+    def waiting_gangs(self) -> int:
+        """Gangs of which members wait."""
+        return len(self._gangs)
+
     def _try(self, turn: Turn, now: float) -> list[Action]:
         if isinstance(turn.item, GangId):
             return self._try_gang(turn.item, now)
@@ -246,9 +251,11 @@ class Placer:
         if not isinstance(look, Wait):
             allocated = self._giving.place_all(look)
             if not isinstance(allocated, TandemError):
+                self.counts["gang_placements"] += 1
                 self._requeue([gang])  # it may have more members than its size
                 return allocated
             look = self._gangs.refused(gang, str(allocated), now)
+        self.counts["gang_timeouts"] += any(tell.reason == "GangTimedOut" for tell in look.tells)
         generation = self._state.generation if look.on_change else None
         self._queue.park(gang, order, now, generation=generation, full_at=look.until)
         self._taking_back.expire(look.take_back, GANG_INCOMPLETE)

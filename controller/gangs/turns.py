@@ -82,6 +82,10 @@ class GangTurns:
         self._backoff = backoff
         self._waiting: dict[GangId, _Waiting] = {}
 
+    def __len__(self) -> int:
+        """Gangs of which members wait."""
+        return len(self._waiting)
+
     def rank(self, gang: GangId) -> Rank | None:
         """When it is its turn: by its highest priority; among equals a gang that holds something comes first,
         so that what is free goes to gangs that cannot go back. None where no member is left.

@@ -7,6 +7,7 @@ from controller.placement import Placer
 from controller.settings import PlacementSettings
 from controller.validation.documents import KubeObject
 from driver.names import DRIVER_NAME
+from tests.unit.controller.gangs.troop import gang_claim, of_job
 from tests.unit.controller.things import (
     CLASSES,
     a_claim,
@@ -93,3 +94,14 @@ def test_an_allocated_claim_tells_node_and_devices() -> None:
     found = explained(a_claim("c", status={"allocation": allocation}))
     assert found.allocated
     assert found.text == "node n: gpu-1"
+
+
+def test_a_gangs_member_waits_for_the_others_or_for_room_for_all() -> None:
+    claims = [gang_claim(name, f"uid-{name}", size=2) for name in ("c", "d")]
+    pods = [of_job(a_pod(f"p-{name}", [name]), "j") for name in ("c", "d")]
+    assert "Job j: 1 of 2 members are there" in explained(claims[0], pods[0]).text
+    assert "Job j: 2 members could be placed now, on n" in explained(*claims, *pods).text
+    large = [gang_claim(name, f"uid-{name}", gpus=2, nics=2, size=2) for name in ("c", "d")]
+    assert "Job j: 1 of 2 members have room at once" in explained(*large, *pods).text
+    alone = a_pod("p-c", ["c"])
+    assert "tandem-dra.io/gang" in explained(claims[0], alone).text

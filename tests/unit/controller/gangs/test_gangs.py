@@ -16,7 +16,9 @@ from controller.networks import Network, Rail
 from controller.placement import Placer
 from controller.state import ClusterState
 from driver.kube.fabric import LabelSelector
+from driver.kube.objects import DeviceClassConfig
 from driver.kube.scheduling import PodGroup
+from driver.names import DRIVER_NAME
 from tests.unit.controller.gangs.troop import (
     a_cluster,
     bind,
@@ -276,11 +278,14 @@ def test_after_its_timeout_a_gang_says_what_is_missing_and_goes_on_waiting_more_
     (message,) = cluster.messages("a-0", "GangTimedOut")
     assert message.startswith("after 60 s: Job a: 2 of 3 members have room at once")
     assert message.endswith("nearest: size: 2 would do")
+    assert cluster.placer.waiting_gangs == cluster.placer.counts["gang_timeouts"] == 1
     cluster.wait(900, step=5)
     assert len(cluster.messages("a-0", "GangTimedOut")) == 4, "after 60, 180, 420 and 900 s"
     cluster.add_node(a_node("late"), slices_of("late", an_inventory(1, 1)))
     cluster.wait(45, step=1)
     assert len(cluster.allocated) == 3
+    assert cluster.placer.counts["gang_placements"] == 1
+    assert cluster.placer.waiting_gangs == 0
 
 
 def test_an_incomplete_gang_times_out_too() -> None:
@@ -367,6 +372,35 @@ def test_members_that_share_a_claim_go_to_one_node_with_it() -> None:
     cluster.run()
     assert cluster.node_of("shared") is not None
     assert len(cluster.allocated) == 1
+
+
+def test_a_member_with_two_claims_of_the_gang_has_both_on_its_rails() -> None:
+    cluster = a_cluster(4, pairs=4, vfs=2)
+    for name in ("p0", "p1"):
+        for part in "xy":
+            cluster.put_claim(gang_claim(f"{name}-{part}", f"uid-{name}-{part}", size=2))
+        cluster.put_pod(of_job(a_pod(name, [f"{name}-x", f"{name}-y"]), "a"))
+    cluster.run()
+    claims = [f"{name}-{part}" for name in ("p0", "p1") for part in "xy"]
+    rails = [{i.rail for i in cluster.placement_of(claim).interfaces} for claim in claims]
+    assert rails == [rails[0]] * 4
+    assert len(rails[0]) == 1
+
+
+def test_a_class_may_make_its_pods_a_gang() -> None:
+    cluster = a_cluster()
+    document = {"apiVersion": "tandem-dra.io/v1beta1", "kind": "Alignment", "gang": {"size": 2}}
+    config = msgspec.json.encode([{"opaque": {"driver": DRIVER_NAME, "parameters": document}}])
+    old = cluster.state.classes["rdma-vf.tandem-dra.io"]
+    spec = msgspec.structs.replace(old.spec, config=msgspec.json.decode(config, type=list[DeviceClassConfig]))
+    cluster.state.apply_class(old, msgspec.structs.replace(old, spec=spec))
+    for name in ("p0", "p1"):
+        cluster.run()
+        assert cluster.allocated == []
+        cluster.put_claim(a_claim(f"{name}-claim", uid=f"uid-{name}-claim"))
+        cluster.put_pod(of_job(a_pod(name, [f"{name}-claim"]), "a"))
+    cluster.run()
+    assert len(cluster.allocated) == 2
 
 
 def test_members_that_need_cpu_go_where_it_is() -> None:
