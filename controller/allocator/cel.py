@@ -4,8 +4,8 @@ The environment is Kubernetes': `device.driver`, `device.attributes["domain"].na
 `device.capacity["domain"].name` (a quantity), `device.allowMultipleAllocations`. An unknown domain is an
 empty map, an unknown name is an error. Missing of Kubernetes' functions are ``includes``, which comes with
 list attributes and is off by default, ``unwrapOpt``, ``optional.unwrap``, ``transformMap`` and
-``transformMapEntry``, and comparing numbers of two types that are known beforehand (``1 < 2.0``): a claim that
-uses them is told so. Lists of mixed literals (``[1, "a"]``) are taken, though Kubernetes refuses them.
+``transformMapEntry``, and comparing numbers of two types that are known beforehand (``1 < 2.0``): a claim
+that uses them is told so. Lists of mixed literals (``[1, "a"]``) are taken, though Kubernetes refuses them.
 
 An expression is compiled once; a verdict is kept by expression and content of the device.
 """
