@@ -120,7 +120,7 @@ class Crowd:
     def leave(self) -> None:
         """All go; returns when no claim is left."""
         self.remove(self.pods())
-        wait_for("the claims to go", lambda: not self.claims(), 60)
+        wait_for("the claims to go", lambda: not self.claims(), 120)  # others back off after an outage
 
     def describe(self) -> str:
         """What is there, a line for each pod and claim."""
