@@ -17,7 +17,7 @@ from typing import Final
 
 from driver.errors import RetryableError
 from kubeletplugin.attach import links, rdma, vfport
-from kubeletplugin.attach.netlink import Link, Netlink
+from kubeletplugin.attach.netlink import Link, Netlink, NetlinkError
 from kubeletplugin.attach.netns import Netns
 from kubeletplugin.attach.store import Attachment, AttachmentStore, HomeState, Sandbox, Vlan
 from kubeletplugin.steps import step
@@ -166,13 +166,22 @@ class Mover:
             links.restore(home, link, row.home)
         # The last of all: as long as the NIC may be in the pod, what it sends stays in the pod's VLAN.
         if row.home.vlan is not None and row.port is not None:
-            vfport.set_vlan(home, row.port, row.home.vlan)
+            try:
+                vfport.set_vlan(home, row.port, row.home.vlan)
+            except (vfport.PfMissingError, NetlinkError) as error:
+                if link is not None or self._exists(row):
+                    raise
+                # A card that died took the port along; the claim must end all the same, and its other NICs.
+                _log.warning("VLAN of %s was not restored, the VF is gone: %s", row.device, error)
 
     def _await_return(self, row: Attachment, home: Netlink) -> Link | None:
         deadline = time.monotonic() + RETURN_SECONDS
-        while (self._pci_devices / row.pci_address).exists() and time.monotonic() < deadline:
+        while self._exists(row) and time.monotonic() < deadline:
             time.sleep(0.02)
             link = links.find(home, row.pci_address)
             if link:
                 return link
         return None
+
+    def _exists(self, row: Attachment) -> bool:
+        return (self._pci_devices / row.pci_address).exists()

@@ -15,11 +15,13 @@ import pytest
 
 from driver.errors import KubeUnavailableError
 from driver.names import pci_altname
+from kubeletplugin.attach import mover
 from kubeletplugin.attach.engine import AttachEngine
 from kubeletplugin.attach.netns import Netns
 from kubeletplugin.attach.protocol import CniCall, Reply
 from kubeletplugin.attach.results import CniError, Code
-from kubeletplugin.attach.store import Attachment, HomeState, Sandbox, VfPort
+from kubeletplugin.attach.store import Attachment, HomeState, Sandbox, VfPort, Vlan
+from kubeletplugin.attach.vfport import PfMissingError
 from tests.unit.attach.machine import Machine, ip, show
 from tests.unit.attach.memory import MemoryStore
 
@@ -165,6 +167,26 @@ def test_a_vlan_that_the_pf_cannot_set_is_an_error_and_the_nic_stays_at_home(ben
     assert caught.value.code is Code.KERNEL
     assert bench.home(row) is not None
     assert bench.store.unsettled() == []
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_claim_ends_though_a_card_died_with_its_vlan_but_not_before_a_living_vf_has_its_own(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setattr(mover, "RETURN_SECONDS", 0.0)
+    functions = tmp_path / "devices"
+    functions.mkdir()
+    sandbox = Sandbox("p1", "team/pod-p1", "sandbox-1", "/run/netns/gone", 1)
+    home = HomeState("vf9", "02:00:00:00:00:09", 1500, vlan=Vlan(0))
+    row = Attachment("a", "team/a", "vf-9", "ffff:ff:1e.1", "net1", vlan=7, port=VfPort("ffff:ff:1e.0", 0))
+    bench.store.prepare("p1", row)
+    bench.store.begin_attach([replace(row, state="attaching", sandbox=sandbox, home=home)])
+    if there:
+        (functions / row.pci_address).mkdir()
+    engine = AttachEngine(bench.store, lambda *_: None, tmp_path / "lock", pci_devices=functions)
+    with pytest.raises(PfMissingError) if there else contextlib.nullcontext():
+        engine.release_claim("a")
+    assert bool(bench.store.unsettled()) is there
 
 
 def test_delete_restores_name_mtu_mac_and_up_flag(bench: Bench) -> None:
