@@ -132,14 +132,16 @@ class Chooser:
         fits = Fits(self._state, quest, self._misfits)
         shape = self._answers.shape(quest)
         alike = likeness(quest, fits.needs, minds_neighbours=fits.minds_neighbours)
-        alike = None if alike is None else (shape, alike)
+        alike = None if alike is None else (shape, alike, fits.looks_around)
         before = self._refusals.of(alike)
         if before is not None and before.generation == self._state.generation:
             return before.said if len(quest.wanted) == 1 else self._refused(quest, before.said)
         if fits.looks_around:  # what changed elsewhere may have opened any node
             quest = replace(quest, since=0)
         elif before is not None:
-            quest = replace(quest, since=max(quest.since, before.generation))
+            quest = replace(quest, since=before.generation)
+        elif quest.since < self._state.index.moved_on_at:  # it may have looked around then
+            quest = replace(quest, since=0)
         best: tuple[int, tuple[int, ...], str, Allocation] | None = None
         permanent = {before.said.permanent} if before is not None else {False} if quest.since else set()
         found = 0

@@ -74,6 +74,7 @@ class NodeIndex:
         """`bare`: nodes without devices are in a group, too."""
         self.records: dict[str, NodeRecord] = {}
         self.generation = 1
+        self.moved_on_at = 0
         self._pools = pools
         self._books = books
         self._bare = bare
@@ -104,6 +105,7 @@ class NodeIndex:
     def moved_on(self) -> None:
         """What was refused for more than one node's sake may do now."""
         self.generation += 1
+        self.moved_on_at = self.generation
 
     def since(self, generation: int) -> Iterator[NodeRecord]:
         """Nodes that changed for the better after this generation, the last first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
 from driver.kube.objects import Pod
 from tests.unit.controller.model import ModelCluster
@@ -90,5 +91,21 @@ def test_a_label_that_changes_is_seen() -> None:
     cluster.wait(1)
     assert cluster.node_of("p-claim") is None
     cluster.put_pod(labelled(a_pod("db", node="n0"), app="retired"))
+    cluster.wait(1)
+    assert cluster.node_of("p-claim") == "n0"
+
+
+@pytest.mark.parametrize("ports", [[], [{"containerPort": 80, "hostPort": 80}]])
+def test_a_pod_that_another_kept_off_its_zone_is_woken_when_that_one_leaves_a_node_without_devices(
+    ports: list[dict[str, int]],
+) -> None:
+    """The pod has no rule about others itself, and of its own nodes none has changed."""
+    cluster = a_cluster("a")
+    cluster.add_node(a_node("elsewhere", labels={ZONE: "a"}), slices=[])
+    cluster.put_pod(labelled(a_pod("shy", node="elsewhere", affinity=apart(key=ZONE)), app="shy"))
+    wish(cluster, "p", containers=[{"name": "main", "ports": ports}])
+    cluster.wait(1)
+    assert cluster.node_of("p-claim") is None
+    cluster.delete_pod("shy")
     cluster.wait(1)
     assert cluster.node_of("p-claim") == "n0"
