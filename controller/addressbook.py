@@ -90,11 +90,12 @@ class Span:
 @dataclass(slots=True)
 class _Fill:
     """How far a span is full: `free` addresses are left. All below `next` are in use, or holes, or in `freed`
-    (a heap, which may hold some in use as well).
+    (a heap, which may hold some in use as well). `missed`: somebody wanted more than there were.
     """
 
     next: int
     free: int
+    missed: bool = False
     freed: list[int] = field(default_factory=list)
 
 
@@ -118,19 +119,17 @@ class _Index:
             if not fill.free:
                 self.full.add(span)
 
-    def release(self, number: Number) -> bool:
-        """Was the span full?"""
+    def release(self, number: Number) -> _Fill | None:
+        """It is free. Returns how full its span is now."""
         span = self._span_of(number)
         if span is None:
-            return False
+            return None
         fill = self.fills[span]
         fill.free += 1
         if number[1] < fill.next:
             heappush(fill.freed, number[1])
-        if fill.free > 1:
-            return False
         self.full.discard(span)
-        return True
+        return fill
 
     def _span_of(self, number: Number) -> Span | None:
         version, value = number
@@ -145,7 +144,7 @@ class AddressBook:
     """Addresses in use by network. Not thread-safe.
 
     Attributes:
-        opened: how often a subnet that was full got a free address.
+        opened: how often a subnet that was full, or of which more were wanted, got a free address.
     """
 
     def __init__(self) -> None:
@@ -163,13 +162,10 @@ class AddressBook:
 
     def release(self, given: Given) -> None:
         """A claim that had it has let go."""
-        number = _number(given.address)
-        holders = self._holders[given.network]
-        holders[number] -= 1
-        if not holders[number]:
-            del holders[number]
-            if given.network in self._indices and self._indices[given.network].release(number):
-                self.opened += 1
+        fill = self._put_back(given)
+        if fill is not None and (fill.free == 1 or fill.missed):
+            fill.missed = False
+            self.opened += 1
 
     def full(self, network: str, spans: tuple[Span, ...]) -> Set[Span]:
         """Those of the network's spans that have no free address. A live view."""
@@ -183,6 +179,7 @@ class AddressBook:
         """The lowest free address, with prefix length, of one of the network's spans; None where none is."""
         fill = self._index(network, spans).fills[span]
         if not fill.free:
+            fill.missed = True
             return None
         holders = self._holders.get(network, Counter())
         while fill.freed and (span.version, fill.freed[0]) in holders:
@@ -217,7 +214,18 @@ class AddressBook:
             yield take
         finally:
             for given in taken:
-                self.release(given)
+                self._put_back(given)
+
+    def _put_back(self, given: Given) -> _Fill | None:
+        """Returns how full the address's subnet is now, if it is free."""
+        number = _number(given.address)
+        holders = self._holders[given.network]
+        holders[number] -= 1
+        if holders[number]:
+            return None
+        del holders[number]
+        index = self._indices.get(given.network)
+        return index.release(number) if index is not None else None
 
     def _index(self, network: str, spans: tuple[Span, ...]) -> _Index:
         index = self._indices.get(network)

@@ -24,11 +24,11 @@ class Fits:
         self._quest = quest
         self._requests = fit.pod_requests(quest.pod)
         self.needs = needs(quest.pod, self._requests) if misfits is not None else b""
+        bound = bool(quest.pod.spec.node_name)  # past kube-scheduler and its filters
         # What is promised to the pod itself is not known of others.
-        own = quest.allocated or quest.pod.status.nominated_node_name
+        own = bound or quest.allocated or quest.pod.status.nominated_node_name
         self._closed = misfits.of(self.needs) if misfits is not None and not own else {}
         self._beside = quest.draft.neighbours if quest.draft is not None else ()
-        bound = bool(quest.pod.spec.node_name)  # past kube-scheduler and its filters
         self._around = None if bound else state.neighbours.ask(quest.pod, self._beside)
 
     @property
