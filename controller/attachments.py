@@ -219,25 +219,28 @@ def _both(one: Limit | None, other: Limit | None) -> Limit | None:
         return one or other
     if one.exactly:
         return one if one.rails <= other.rails else replace(other, rails=frozenset(), exactly=True)
-    return replace(other, rails=one.rails & other.rails, requests=one.requests & other.requests)
+    rails, requests = one.rails & other.rails, one.requests & other.requests
+    return replace(one if one.railed else other, rails=rails, requests=requests)
 
 
 def closing(
     rail: int | None, networks: Sequence[Mapping[str, Network]], limits: Sequence[Limit | None]
 ) -> tuple[Limit | None, ...]:
-    """The limits of these claims with one more rail closed, which has fewer free addresses than NICs were put
-    on it; unchanged where no rail's closing helps. `networks`: for each claim those of its requests.
+    """The limits of these claims with one more rail closed (None: all NICs that are on none), which has fewer
+    free addresses than NICs were put on it, or none at all; unchanged where no closing helps. `networks`: for
+    each claim those of its requests.
     """
     answer = []
     for by_request, limit in zip(networks, limits or [None] * len(networks), strict=True):
         railed = {request: network for request, network in by_request.items() if network.rails}
-        open_ = (
-            limit.rails if limit is not None else {r for network in railed.values() for r in network.rails}
-        )
-        if railed and rail in open_:
+        if railed and (limit is None or limit.opens(rail)):
+            every = frozenset(r for network in railed.values() for r in network.rails)
+            before = limit or Limit(every, "")
             names = " or ".join(sorted({network.title for network in railed.values()}))
-            reason = f"on a rail with too few free addresses of {names}"
-            limit = Limit(frozenset(open_) - {rail}, reason, requests=frozenset(railed))
+            off = before.railed or rail is None
+            reason = f"on {'no rail, or ' * off}a rail with too few free addresses of {names}"
+            rails = frozenset(number for number in before.rails if number != rail)
+            limit = Limit(rails, reason, requests=frozenset(railed), railed=off)
         answer.append(limit)
     return tuple(answer)
 

@@ -25,26 +25,28 @@ class Limit:
         rails: those that are open.
         reason: why the others are closed, for people; follows a number of devices ("on rails without a free
             address of FabricNetwork blue").
-        exactly: every one of the rails must be used, too. Then a NIC without a rail is closed; else it is
-            not restricted.
+        exactly: every one of the rails must be used, too. Then a NIC without a rail is closed.
         requests: those of the claim that it is for, by name (``name`` or ``name/subrequest``); empty: all.
+        railed: a NIC without a rail is closed; else it is not restricted.
     """
 
     rails: frozenset[int]
     reason: str
     exactly: bool = False
     requests: frozenset[str] = frozenset()
+    railed: bool = False
 
     def covers(self, request: str) -> bool:
         """Is it for this request, or subrequest?"""
         return not self.requests or request in self.requests
 
+    def opens(self, rail: int | None) -> bool:
+        """May a NIC be on this rail (None: on none)?"""
+        return not (self.exactly or self.railed) if rail is None else rail in self.rails
+
     def closes(self, device: PoolDevice, kind: str) -> bool:
         """May the claim not have this device, which is a `kind`?"""
-        if kind not in _NICS:
-            return False
-        rail = rail_of(device)
-        return self.exactly if rail is None else rail not in self.rails
+        return kind in _NICS and not self.opens(rail_of(device))
 
 
 def rails(node: NodeDevices) -> Sequence[int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,10 +11,20 @@ import pytest
 from controller.addressbook import AddressBook, Given
 from controller.attachments import NetworkRefusedError, Networks, NoAddressError, choose
 from controller.networks import Network
+from driver.devices import Inventory
 from driver.kube.fabric import FabricNetwork
 from driver.kube.objects import DeviceClass, ResourceClaim
 from driver.names import DRIVER_NAME
-from tests.unit.controller.things import a_class, a_request
+from tests.unit.controller.model import ModelCluster
+from tests.unit.controller.things import (
+    a_claim,
+    a_class,
+    a_node,
+    a_pod,
+    a_request,
+    an_inventory,
+    slices_of,
+)
 
 ANYBODY: dict[str, Any] = {"selector": {}}
 SMALL = {"rails": [{"rail": r, "subnets": [f"10.0.{r}.0/30"]} for r in (0, 1)]}
@@ -183,3 +194,43 @@ def test_a_nic_that_no_subnet_is_for_is_refused_by_name_but_not_by_the_builtin_n
         choose(small, None, AddressBook())
     assert choose(Network("", small.rails), None, AddressBook()) == []
     assert choose(Network("bare"), 3, AddressBook()) == []
+
+
+def railless(inventory: Inventory) -> Inventory:
+    return replace(
+        inventory,
+        nics=tuple(
+            replace(nic, rail=None, vfs=tuple(replace(vf, rail=None) for vf in nic.vfs))
+            for nic in inventory.nics
+        ),
+    )
+
+
+BLOCKS = {"blocks": [{"cidr": "10.0.0.0/28", "railPrefixLength": 29}]}
+RAILS = {"rails": [{"rail": r, "subnets": [f"10.0.{r}.0/29"]} for r in (0, 1)]}
+
+
+@pytest.mark.parametrize(
+    ("network", "fuller"),
+    [
+        (BLOCKS, an_inventory(pairs=4, vfs=2)),
+        (BLOCKS, railless(an_inventory(pairs=1, vfs=3))),
+        (RAILS, railless(an_inventory(pairs=1, vfs=3))),
+    ],
+)
+def test_nics_for_which_the_network_has_no_subnet_are_left_to_others(
+    network: dict[str, Any], fuller: Inventory
+) -> None:
+    """There are subnets for two rails; the fuller node has free NICs beyond them, or on no rail at all."""
+    spec = {"namespaces": {"selector": {}}, "default": True, **network}
+    cluster = ModelCluster()
+    cluster.state.apply_network(
+        None, msgspec.convert({"metadata": {"name": "small"}, "spec": spec}, FabricNetwork)
+    )
+    cluster.add_node(a_node("n0"), slices_of("n0", fuller))
+    cluster.add_node(a_node("n1"), slices_of("n1", an_inventory(pairs=4, vfs=2)))
+    for name in ("p", "q"):
+        cluster.put_claim(a_claim(f"{name}-claim", gpus=0, nics=3))
+        cluster.put_pod(a_pod(name, [f"{name}-claim"]))
+        cluster.run()
+        assert {i.rail for i in cluster.placement_of(f"{name}-claim").interfaces} <= {0, 1}
