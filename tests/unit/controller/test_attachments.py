@@ -228,7 +228,7 @@ def test_nics_for_which_the_network_has_no_subnet_are_left_to_others(
         None, msgspec.convert({"metadata": {"name": "small"}, "spec": spec}, FabricNetwork)
     )
     cluster.add_node(a_node("n0"), slices_of("n0", fuller))
-    cluster.add_node(a_node("n1"), slices_of("n1", an_inventory(pairs=4, vfs=2)))
+    cluster.add_node(a_node("n1"), slices_of("n1", an_inventory(pairs=4, vfs=3)))
     for name in ("p", "q"):
         cluster.put_claim(a_claim(f"{name}-claim", gpus=0, nics=3))
         cluster.put_pod(a_pod(name, [f"{name}-claim"]))
