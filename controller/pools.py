@@ -18,7 +18,10 @@ from driver.names import CONTROLLER_TAINT
 class Pools:
     """Follows the slices one change at a time. Not thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, managed_only: bool = False) -> None:
+        """`managed_only`: pools without our taint are kube-scheduler's, and as if they were not there."""
+        self._managed_only = managed_only
+        self._published: dict[Pool, dict[str, ResourceSlice]] = {}
         self._slices: dict[Pool, dict[str, ResourceSlice]] = {}
         self._own: defaultdict[str, set[Pool]] = defaultdict(set)
         self._wide: set[Pool] = set()
@@ -84,11 +87,15 @@ class Pools:
     def _change(self, item: ResourceSlice, *, there: bool) -> set[str] | None:
         pool = (item.spec.driver, item.spec.pool.name)
         before = self.nodes_of(pool)
-        slices = self._slices.setdefault(pool, {})
+        published = self._published.setdefault(pool, {})
         if there:
-            slices[item.metadata.name] = item
+            published[item.metadata.name] = item
         else:
-            slices.pop(item.metadata.name, None)
+            published.pop(item.metadata.name, None)
+        if not published:
+            del self._published[pool]
+        slices = published if not self._managed_only or _is_managed(published.values()) else {}
+        self._slices[pool] = slices
         if any(not s.spec.node_name for s in slices.values()):
             self._wide.add(pool)
         else:
@@ -106,7 +113,7 @@ class Pools:
         return None if before is None or after is None else before | after | own
 
 
-def is_managed(published: ResourceSlice) -> bool:
-    """Devices with our taint, or counters (which carry none)."""
-    devices = published.spec.devices
-    return not devices or any(t.key == CONTROLLER_TAINT for device in devices for t in device.taints)
+def _is_managed(pool: Iterable[ResourceSlice]) -> bool:
+    """It has a device with our taint, or none at all (counters carry none)."""
+    taints = [device.taints for item in pool for device in item.spec.devices]
+    return not taints or any(taint.key == CONTROLLER_TAINT for some in taints for taint in some)

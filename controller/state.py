@@ -21,7 +21,7 @@ from controller.neighbours import Neighbours
 from controller.networks import Network
 from controller.nodes import NodeIndex, NodeRecord, placement_facts
 from controller.pending import Assumed, Failure, Pending
-from controller.pools import Pools, is_managed
+from controller.pools import Pools
 from controller.promises import Promises
 from driver.kube.fabric import FabricNetwork
 from driver.kube.objects import (
@@ -77,7 +77,7 @@ class ClusterState:
     def __post_init__(self) -> None:
         self.books = Books(self.driver_name)
         self.networks = Networks(self.driver_name, trusting=not self.managed_only)
-        self.pools = Pools()
+        self.pools = Pools(managed_only=self.managed_only)
         self.index = NodeIndex(self.pools, self.books, bare=not self.managed_only)
         self.promises = Promises(self.index, self.neighbours)
 
@@ -215,15 +215,15 @@ class ClusterState:
             self._look_again()
 
     def apply_slice(self, old: ResourceSlice | None, new: ResourceSlice | None) -> None:
-        """A slice changed. Those without our taint are kube-scheduler's, not ours."""
+        """A slice changed."""
         concerned: list[Iterable[str] | None] = []
+        known = new is None or self.pools.slices(_pool(new))
         if old is not None:
             concerned.append(self.pools.remove(old))
-        if new is not None and (not self.managed_only or is_managed(new)):
-            pool = new.spec.driver, new.spec.pool.name
-            if not self.pools.slices(pool):
-                self.foreign.extend(sorted(self.books.foreign(pool)))
+        if new is not None:
             concerned.append(self.pools.put(new))
+            if not known and self.pools.slices(_pool(new)):
+                self.foreign.extend(sorted(self.books.foreign(_pool(new))))
         names = {name for some in concerned for name in (self.nodes if some is None else some)}
         for name in names:
             self._republished(name)
@@ -375,6 +375,10 @@ class ClusterState:
 
 def _key(obj: Pod | ResourceClaim | PodGroup) -> Key:
     return obj.metadata.namespace, obj.metadata.name
+
+
+def _pool(item: ResourceSlice) -> Pool:
+    return item.spec.driver, item.spec.pool.name
 
 
 def _was_scheduled(old: Pod, new: Pod) -> bool:

@@ -12,7 +12,7 @@ from controller.allocator.cel import CelCache
 from controller.notices import Notices, take
 from controller.ownership import Ownership
 from controller.state import ClusterState
-from driver.kube.objects import AllocationResult, ResourceClaim, ResourceSlice
+from driver.kube.objects import AllocationResult, CounterSet, ResourceClaim, ResourceSlice
 from driver.names import DRIVER_NAME
 from tests.unit.controller.things import CLASSES, a_claim, a_node, a_pod, slices_of
 
@@ -108,6 +108,31 @@ def test_nodes_in_scheduler_mode_and_our_own_allocations_are_as_they_should_be()
     managed = a_state()
     managed.apply_claim(None, allocated("ours", publish(managed), ours=True), 0.0)
     assert noticed(managed)[0] == Notices()
+
+
+def test_counters_make_no_pool_the_controllers() -> None:
+    """In scheduler mode a slice of counters has no devices, and so no taint that could be missing."""
+    state = a_state()
+    slices = slices_of("n0", taint=False)
+    spec = msgspec.structs.replace(
+        slices[0].spec, devices=[], shared_counters=[CounterSet(name="gpu-0", counters={})]
+    )
+    metadata = msgspec.structs.replace(slices[0].metadata, name="counters")
+    for published in (*slices, msgspec.structs.replace(slices[0], metadata=metadata, spec=spec)):
+        state.apply_slice(None, published)
+    state.apply_claim(None, allocated("theirs", slices, ours=False), 0.0)
+    assert noticed(state)[0] == Notices()
+    assert state.index.reached(state.nodes["n0"]) == ()
+
+
+def test_a_slice_that_changes_does_not_tell_of_the_same_allocation_again() -> None:
+    state = a_state()
+    slices = publish(state)
+    state.apply_claim(None, allocated("theirs", slices, ours=False), 0.0)
+    assert [tell.reason for tell in noticed(state)[0].tells] == ["ForeignAllocation"]
+    changed = msgspec.structs.replace(slices[0].spec, devices=slices[0].spec.devices[:1])
+    state.apply_slice(slices[0], msgspec.structs.replace(slices[0], spec=changed))
+    assert noticed(state)[0] == Notices()
 
 
 def test_a_pod_that_asks_for_our_class_as_an_extended_resource_is_told_why_it_waits() -> None:
