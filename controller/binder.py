@@ -86,7 +86,12 @@ class Binder:
         with self._lock:
             self._waiting -= 1
         if isinstance(action, Clear):
-            self._end(self.clear(action), submitted)
+            try:
+                cleared = self.clear(action)
+            except Exception as error:  # a bug must not keep anybody from trying again
+                log.exception("clearing claim %s", _name(action.claim))
+                cleared = Cleared(action.claim.metadata.uid, repr(error))
+            self._end(cleared, submitted)
             return
         for write in action.writes:
             try:
@@ -136,7 +141,7 @@ class Binder:
                 return NotWritten(uid, str(error))
             read_again = True
 
-    def clear(self, action: Clear) -> Outcome:
+    def clear(self, action: Clear) -> Cleared:
         """Take one allocation back. One try: if the claim changed, somebody may have reserved it."""
         claim = action.claim
         if claim.status.reserved_for:

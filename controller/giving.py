@@ -95,8 +95,7 @@ class Giving:
         self._counts["failed_writes"] += 1
         self._state.not_written(outcome.uid)
         waiting = self._state.claimants.get(pod)
-        subjects = [outcome.uid, *([waiting.metadata.uid] if waiting else [])]
-        self._backoff.fail(subjects, None, now)
+        self._backoff.fail([one.metadata.uid for one in (claim, waiting) if one is not None], None, now)
         if claim is None:
             return []
         message = f"the allocation on node {node} was not written: {outcome.message}"

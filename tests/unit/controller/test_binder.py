@@ -235,3 +235,13 @@ def test_a_claim_that_was_reserved_meanwhile_is_not_cleared(setting: Setting) ->
     assert outcome.error
     assert setting.stored.status.allocation is not None
     assert setting.binder.clear(Clear(setting.stored, "n")) == Cleared("uid-c", "the claim is reserved")
+
+
+def test_a_bug_while_clearing_is_reported_so_that_it_is_tried_again(setting: Setting) -> None:
+    def odd(_: str) -> None:
+        raise ValueError("an answer that nobody understands")
+
+    setting.api.before = [odd]
+    setting.binder.submit(Clear(setting.seen, "n"))
+    setting.binder._pool.shutdown(wait=True)
+    assert setting.reports == [Cleared("uid-c", "ValueError('an answer that nobody understands')")]

@@ -64,3 +64,17 @@ def test_a_selector_that_looks_at_what_no_device_says_yet_is_asked_again_when_de
         cluster.state.apply_slice(item, msgspec.structs.replace(item, spec=spec))
     cluster.wait(1)
     assert cluster.node_of("c") == "n0"
+
+
+def test_nothing_is_remembered_of_a_claim_that_left_before_its_write_failed() -> None:
+    cluster = ModelCluster(slow=True)
+    cluster.add_node(a_node("n0"))
+    cluster.put_claim(a_claim("c"))
+    cluster.put_pod(a_pod("p", ["c"]))
+    cluster.run()
+    cluster.delete_pod("p")
+    cluster.delete_claim("c")
+    cluster.run()
+    cluster.deliver(refuse="the claim is gone")
+    cluster.run()
+    assert len(cluster.placer._backoff) == 0
