@@ -127,9 +127,8 @@ class Answers:
             asked = self._asked(shape, record)
             known = asked.memo.get((shape, standing))
             if known is None:
-                if len(asked.memo) >= _KEPT_CLOSE:
-                    asked.memo.clear()
-                known = asked.memo[shape, standing] = self._ask(shape, asked, standing)
+                known = self._ask(shape, asked, standing)
+                _keep(asked, (shape, standing), known)
         return known
 
     def moved(
@@ -202,12 +201,13 @@ class Answers:
             return False
         known: bool | None = published.memo.get(("uniform", shape))
         if known is None:
-            known = published.memo["uniform", shape] = all(
+            known = all(
                 len({column[position] for position in members}) == 1
                 for column in self._columns(shape, published.devices)
                 for members in published.classes
                 if members[0] < len(column)
             )
+            _keep(published, ("uniform", shape), known)
         return known
 
     def _columns(self, shape: Shape, devices: NodeDevices) -> Iterator[Sequence[object]]:
@@ -231,6 +231,13 @@ class Answers:
             published.shared_ids(standing.shared),
             shape.limits,
         )
+
+
+def _keep(published: Published, key: object, value: object) -> None:
+    """Shapes come and go, so what is known of them must not pile up."""
+    if len(published.memo) >= _KEPT_CLOSE:
+        published.memo.clear()
+    published.memo[key] = value
 
 
 def reads(expression: str) -> frozenset[str] | None:

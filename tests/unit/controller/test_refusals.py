@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from controller import answers
 from controller.choice import Chooser
 from controller.fits import Fits
 from controller.quest import Quest
@@ -190,3 +191,15 @@ def test_a_thousand_equal_pods_wait_without_a_turn_each() -> None:
     cluster.wait(1)
     assert cluster.node_of("c02") == "n0"
     assert cluster.placer.counts["refusals"] <= looks + 2
+
+
+def test_what_is_known_of_claims_that_nobody_asks_for_any_more_does_not_pile_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(answers, "_KEPT_CLOSE", 3)
+    state = a_state()
+    chooser = Chooser(state, PlacementSettings(), CEL)
+    for number in range(8):
+        request = a_request("gpu", "gpu.tandem-dra.io", 1, f"{number} == {number}")
+        assert chooser.choose(Quest(a_pod("p"), (a_claim("c", requests=[request]),))).best is not None
+    assert all(len(published.memo) <= 3 for published in state.index.published())
