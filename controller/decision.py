@@ -13,6 +13,7 @@ import msgspec
 
 from controller.addressbook import AddressBook
 from controller.allocator.model import PoolDevice
+from controller.allocator.traits import rail_of
 from controller.allocator.verdict import Allocation, ClaimAllocation
 from controller.attachments import choose
 from controller.books import read
@@ -23,7 +24,7 @@ from driver.kube.objects import (
     OpaqueConfig,
     ResourceClaim,
 )
-from driver.names import RAIL, TYPE, TYPE_NIC, TYPE_VF, qualified
+from driver.names import TYPE, TYPE_NIC, TYPE_VF, qualified
 from driver.placement import PlacedInterface, PlacedPair, PlacedRoute, Placement, encode_placement
 
 
@@ -59,7 +60,7 @@ def compose(
             for device, result in zip(share.devices, share.result.devices.results, strict=True):
                 if _text(device, TYPE) not in (TYPE_NIC, TYPE_VF):
                     continue
-                rail, network = _number(device, RAIL), by_request.get(result.request)
+                rail, network = rail_of(device), by_request.get(result.request)
                 placed = PlacedInterface(device.id.device, next(names), rail=rail, mtu=mtu)
                 if network is not None:
                     given = choose(network, rail, addresses)
@@ -116,8 +117,3 @@ def _result(share: ClaimAllocation, placement: Placement, driver_name: str) -> A
 def _text(device: PoolDevice, name: str) -> str:
     attribute = device.device.attributes.get(name) or device.device.attributes.get(qualified(name))
     return (attribute.string if attribute else None) or ""
-
-
-def _number(device: PoolDevice, name: str) -> int | None:
-    attribute = device.device.attributes.get(name) or device.device.attributes.get(qualified(name))
-    return attribute.int_ if attribute else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Final
 
 from controller.allocator import quantity
 from controller.allocator.model import DeviceId, NodeDevices, PoolDevice, PoolId
@@ -18,6 +19,9 @@ from driver.names import DRIVER_NAME, NVLINK_DOMAIN, RAIL, TYPE, TYPE_GPU, TYPE_
 
 Counter = tuple[PoolId, str, str]
 """A pool's counter set and a counter in it."""
+
+RAILS: Final = range(256)
+"""As a FabricNetwork may number them."""
 
 
 Near = tuple[frozenset[Hashable], int | None]
@@ -95,10 +99,12 @@ def values_of(device: PoolDevice, attribute: str) -> frozenset[Hashable]:
 
 
 def rail_of(device: PoolDevice) -> int | None:
-    """The rail that a device says it is on."""
+    """The rail that a device says it is on; None also for a number that is no rail's, which must not cost
+    anybody else anything: rails are counted in bit masks.
+    """
     attributes = device.device.attributes
     found = attributes.get(RAIL) or attributes.get(f"{DRIVER_NAME}/{RAIL}")
-    return found.int_ if found else None
+    return found.int_ if found and found.int_ in RAILS else None
 
 
 def type_of(device: PoolDevice) -> str:

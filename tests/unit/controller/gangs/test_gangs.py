@@ -479,3 +479,18 @@ def test_a_search_with_many_new_questions_is_made_in_parts_and_each_goes_on_wher
     assert all(answer.unfinished for answer in unfinished)
     assert not isinstance(answers[-1], NoRoom)
     assert len(answers[-1]) == 4
+
+
+@pytest.mark.parametrize("number", [-1, 256, 10**7])
+def test_a_node_whose_nics_are_on_no_possible_rail_holds_up_no_gang(number: int) -> None:
+    cluster = a_cluster(2)
+    inventory = an_inventory(1, 2)
+    nics = tuple(
+        replace(nic, rail=number, vfs=tuple(replace(vf, rail=number) for vf in nic.vfs))
+        for nic in inventory.nics
+    )
+    cluster.add_node(a_node("odd", cpu="64"), slices_of("odd", replace(inventory, nics=nics)))
+    join(cluster, "a", *members("a", 2), gpus=0, size=2)
+    cluster.run()
+    assert None not in nodes_of(cluster, members("a", 2))
+    assert rails_of(cluster, "a-0") == rails_of(cluster, "a-1") != {number}
