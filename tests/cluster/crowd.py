@@ -14,6 +14,7 @@ from tests.controlplane import Cluster, wait_for
 from tests.controlplane.api import ApiError
 
 _TEMPLATES = "/apis/resource.k8s.io/v1/namespaces/{}/resourceclaimtemplates"
+_ACCOUNT = "/api/v1/namespaces/{}/serviceaccounts/default"
 
 
 class Crowd:
@@ -23,6 +24,8 @@ class Crowd:
         self._api = cluster.api
         self.namespace = namespace
         self._made = 0
+        account = _ACCOUNT.format(namespace)  # without it there are no pods
+        wait_for("the namespace's account", lambda: self._api.get(account), 120, retry=(ApiError,))
 
     def offer(self, *templates: Mapping[str, Any]) -> None:
         """Creates claim templates."""
@@ -92,8 +95,12 @@ class Crowd:
         """Claims by pod, once every pod is bound and has all it asked for."""
 
         def probe() -> dict[str, list[Any]]:
+            pods = self.pods()
+            used = {entry["resourceClaimName"] for pod in pods.values() for entry in _made_for(pod)}
             claims: dict[str, list[Any]] = {name: [] for name in pods}
             for claim in self.claims():
+                if claim["metadata"]["name"] not in used:
+                    continue  # kube-controller-manager made it from a stale view, after an outage
                 reserved = claim.get("status", {}).get("reservedFor", [])
                 assert "allocation" in claim.get("status", {}), f"{claim['metadata']['name']} has no devices"
                 assert [user["name"] for user in reserved] == [
@@ -105,7 +112,6 @@ class Crowd:
             return claims
 
         self.wait_bound(timeout_seconds)
-        pods = self.pods()
         return wait_for("every claim to be reserved", probe, 20, 0.2)
 
     def remove(self, names: Iterable[str]) -> None:
@@ -135,6 +141,13 @@ class Crowd:
                 f"{metadata.get('finalizers', [])}, devices {devices}, reserved for {users}"
             )
         return "\n".join(lines)
+
+
+def _made_for(pod: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Names of the claims that were made from templates for the pod."""
+    return [
+        entry for entry in pod["status"].get("resourceClaimStatuses") or () if "resourceClaimName" in entry
+    ]
 
 
 @contextmanager

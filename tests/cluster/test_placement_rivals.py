@@ -100,6 +100,7 @@ def wait_one_after_the_other(tenant: Tenant, watch: PodWatch, first: str, second
     assert not tenant.runs(second)
     tenant.delete(first)
     tenant.wait_running(second, timeout_seconds=120)
+    watch.wait_seen(second)
     samples = watch.samples()
     assert set().union(*samples) == {first, second}
     assert max(map(len, samples)) == 1
