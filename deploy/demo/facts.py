@@ -135,6 +135,15 @@ def shared_devices(pairs: Iterable[Pair]) -> list[str]:
     return sorted({f"{device} on {node}" for node, device in used if used.count((node, device)) > 1})
 
 
+def apart(pairs: Sequence[Pair], gang: Sequence[str]) -> Iterator[str]:
+    """Members of a gang that are not on the rails of its first one."""
+    rails = {pod: sorted(str(pair.rail) for pair in pairs if pair.pod == pod) for pod in gang}
+    first = gang[0]
+    for pod in gang[1:]:
+        if rails[pod] != rails[first]:
+            yield f"{pod}: rails {', '.join(rails[pod])}, but {first} has {', '.join(rails[first])}"
+
+
 def pings(pairs: Sequence[Pair]) -> list[Ping]:
     """Who calls whom: on each rail that two nodes use, the first pod there calls one on the other node."""
     rails = sorted({pair.rail for pair in pairs if pair.rail is not None})

@@ -6,6 +6,7 @@ from deploy.demo.facts import (
     Inside,
     NodeState,
     Pair,
+    apart,
     complaints,
     devices,
     differences,
@@ -17,6 +18,7 @@ from deploy.demo.report import Report
 from deploy.demo.stage import DemoError, Stage
 
 PAIRS_WANTED = {"pair-a": 1, "pair-b": 1, "four-a": 4, "four-b": 4}
+GANG = ("four-a", "four-b")
 
 
 def tell(stage: Stage, report: Report) -> list[str]:
@@ -35,7 +37,7 @@ def tell(stage: Stage, report: Report) -> list[str]:
     report.devices(published)
     before = stage.node_states()
 
-    with report.step("pods: one GPU + one VF, and four of each, on two nodes"):
+    with report.step("pods: one GPU + one VF, and a gang with four of each, on two nodes"):
         stage.label(nodes)
         stage.prepare_namespace()
         stage.start("pods.yaml")
@@ -49,7 +51,8 @@ def tell(stage: Stage, report: Report) -> list[str]:
         found += complaints(name, of_pod, wanted, insides[name])
         pairs += of_pod
     found += [f"{device} was given out twice" for device in shared_devices(pairs)]
-    report.title("Each GPU came with a VF behind the same PCIe switch")
+    found += apart(pairs, GANG)
+    report.title("Each GPU came with a VF behind the same PCIe switch; the gang is on the same rails")
     report.pairs(pairs)
     report.title("What the containers see")
     report.insides(insides)

@@ -12,6 +12,7 @@ from deploy.demo.facts import (
     Inside,
     NodeState,
     Pair,
+    apart,
     complaints,
     devices,
     differences,
@@ -139,3 +140,10 @@ def test_differences_name_what_is_lost_and_what_is_left() -> None:
         "node-0: /run/tandem/pods/x is left behind",
     ]
     assert list(differences("node-0", before, before)) == []
+
+
+def test_a_gang_on_different_rails_is_found() -> None:
+    here, there = replace(PAIR, rail=0), replace(PAIR, pod="pod-b", rail=1)
+    gang = ("pod-a", "pod-b")
+    assert list(apart([here, there], gang)) == ["pod-b: rails 1, but pod-a has 0"]
+    assert list(apart([here, replace(there, rail=0)], gang)) == []
