@@ -123,6 +123,12 @@ class Crowd:
                 if error.status != 404:
                     raise
 
+    def nameless(self) -> list[str]:
+        """Pods that kube-controller-manager has not told which claims are theirs: nobody can place them."""
+        return [
+            n for n, pod in self.pods().items() if len(_made_for(pod)) < len(pod["spec"]["resourceClaims"])
+        ]
+
     def leave(self) -> None:
         """All go; returns when no claim is left."""
         self.remove(self.pods())
@@ -130,7 +136,10 @@ class Crowd:
 
     def describe(self) -> str:
         """What is there, a line for each pod and claim."""
-        lines = [f"pod {n}: node {p['spec'].get('nodeName') or '-'}" for n, p in self.pods().items()]
+        lines = [
+            f"pod {n}: node {p['spec'].get('nodeName') or '-'}, claims {_made_for(p)}"
+            for n, p in self.pods().items()
+        ]
         for claim in self.claims():
             status, metadata = claim.get("status", {}), claim["metadata"]
             allocation = status.get("allocation", {})
