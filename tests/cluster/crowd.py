@@ -123,11 +123,17 @@ class Crowd:
                 if error.status != 404:
                     raise
 
-    def nameless(self) -> list[str]:
-        """Pods that kube-controller-manager has not told which claims are theirs: nobody can place them."""
-        return [
-            n for n, pod in self.pods().items() if len(_made_for(pod)) < len(pod["spec"]["resourceClaims"])
-        ]
+    def wait_told(self) -> None:
+        """Returns when kube-controller-manager has told every pod which claims are its; else nobody can place it."""
+
+        def probe() -> bool:
+            for name, pod in self.pods().items():
+                told = [entry["name"] for entry in _made_for(pod)]
+                wanted = [entry["name"] for entry in pod["spec"]["resourceClaims"]]
+                assert sorted(told) == sorted(wanted), f"{name} was told of {told}"
+            return True
+
+        wait_for("every pod to be told its claims", probe)
 
     def leave(self) -> None:
         """All go; returns when no claim is left."""

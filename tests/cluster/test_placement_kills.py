@@ -220,7 +220,7 @@ def test_no_device_is_given_twice_and_no_claim_left_half_done_over_two_hundred_k
             if number % EXPIRES:
                 give_up_lease(cluster, identity)
             witness.check()
-        crowd.remove(crowd.nameless())
+        crowd.wait_told()
         claims = crowd.wait_whole()
         witness.wait_for(claims)
         assert done.total() == KILLS
