@@ -124,7 +124,7 @@ class Crowd:
                     raise
 
     def wait_told(self) -> None:
-        """Returns when kube-controller-manager has told every pod which claims are its; else nobody can place it."""
+        """Returns when kube-controller-manager has told each pod its claims; no sooner can it be placed."""
 
         def probe() -> bool:
             for name, pod in self.pods().items():
