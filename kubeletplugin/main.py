@@ -35,6 +35,7 @@ from kubeletplugin.cdi import CdiFiles
 from kubeletplugin.health import HealthServer, SelfProbe
 from kubeletplugin.ledger import Ledger
 from kubeletplugin.machine import Machine, find_overlay
+from kubeletplugin.podcgroups import PodCgroups
 from kubeletplugin.podrecords import PodRecords
 from kubeletplugin.preparer import Preparer
 from kubeletplugin.proto import pluginregistration_pb2_grpc
@@ -231,6 +232,7 @@ class Plugin:
             ledger=ledger,
             machine=self._machine,
             engine=self._engine,
+            pods=PodCgroups(settings.cgroups),
             cdi_files=CdiFiles(settings.cdi_dir, settings.driver_name),
             records=PodRecords(settings.records_dir),
             on_prepared=self._status.changed,

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 HOLD_SECONDS: Final = 40.0
 """How long a Prepare waits for a device that another claim still has; the kubelet allows 45 s a call."""
 _LOOK_AGAIN_SECONDS = 5.0
+_PROCESS_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,10 @@ class PreparedDevice:
     share_id: str | None = None
 
 
+class PodRunsError(RetryableError):
+    """A claim cannot be taken back: processes of its pods still run, whatever was said of their end."""
+
+
 class CancelledError(RetryableError):
     """An Unprepare came during the Prepare, which undid what it had done."""
 
@@ -79,6 +84,14 @@ class Engine(Protocol):
 
     def release_claim(self, claim_uid: str) -> None:
         """Take all NICs of a claim home. Raises TandemError where one did not come."""
+        ...
+
+
+class Pods(Protocol):
+    """What runs on the node."""
+
+    def running(self, pod_uids: Iterable[str]) -> list[str]:
+        """Those of the pods that have a process now."""
         ...
 
 
@@ -109,6 +122,7 @@ class Preparer:
         ledger: Ledger,
         machine: Machine,
         engine: Engine,
+        pods: Pods,
         cdi_files: cdi.CdiFiles,
         records: podrecords.PodRecords,
         on_prepared: Callable[[str], None] = lambda _: None,
@@ -122,6 +136,7 @@ class Preparer:
         self._ledger = ledger
         self._machine = machine
         self._engine = engine
+        self._pods = pods
         self._cdi_files = cdi_files
         self._records = records
         self._on_prepared = on_prepared
@@ -151,23 +166,24 @@ class Preparer:
                 plan = self._again(record, claim)
             else:
                 if record is not None:  # cut off, or allocated anew since
-                    self._take_back(ref.uid)
+                    self._take_back(ref.uid, self._hold_seconds)
                 plan = self._prepare(ref, claim)
         self._on_prepared(ref.uid)
         return self._answer(plan)
 
     def unprepare(self, ref: ClaimRef) -> None:
-        """Take a claim back; a Prepare of it under way undoes what it did. Unknown claims are no error.
+        """Take a claim back when its pods have ended, or soon; a Prepare of it under way undoes what it did.
+        Unknown claims are no error.
 
         Raises:
-            TandemError: a NIC did not come home; call again.
+            TandemError: a process or a NIC is still in use; call again.
         """
         with self._changed:
             self._unpreparing[ref.uid] += 1
             self._changed.notify_all()
         try:
             with self._turn(ref.uid):
-                self._take_back(ref.uid)
+                self._take_back(ref.uid, self._hold_seconds)
         finally:
             with self._changed:
                 self._unpreparing[ref.uid] -= 1
@@ -215,7 +231,7 @@ class Preparer:
         False then.
 
         Raises:
-            TandemError: a NIC did not come home.
+            TandemError: a process or a NIC is still in use.
         """
         if not wait and self._busy[uid]:
             return False
@@ -355,8 +371,9 @@ class Preparer:
     def _holds(self, held: DeviceHeldError) -> bool:
         return self._ledger.holder(held.device) == held.holder_uid
 
-    def _take_back(self, uid: str) -> None:
+    def _take_back(self, uid: str, patience_seconds: float = 0.0) -> None:
         """NICs home, files away, forgotten: in this order, so that each step can be repeated."""
+        self._await_pods(uid, patience_seconds)
         if self._ledger.begin_unprepare(uid) is None:
             self._cdi_files.remove(uid)
             return
@@ -370,6 +387,25 @@ class Preparer:
         with self._changed:
             self._changed.notify_all()
         self._on_freed(uid)
+
+    def _await_pods(self, uid: str, patience_seconds: float) -> None:
+        """Return when no process of the claim's pods runs. Nothing ran with a claim that is half prepared."""
+        record = self._ledger.claim(uid)
+        if record is None or record.state != "prepared":
+            return
+        deadline = time.monotonic() + patience_seconds
+        pods = [consumer.uid for consumer in record.plan.consumers]
+        said = False
+        while running := self._pods.running(pods):
+            if self._closing or time.monotonic() >= deadline:
+                names = [consumer.name for consumer in record.plan.consumers if consumer.uid in running]
+                raise PodRunsError(
+                    f"claim {record.plan.title}: processes of pod {', '.join(names)} still run"
+                )
+            if not said:
+                log.info("claim %s: its pods are said to have ended; waiting for it", record.plan.title)
+                said = True
+            time.sleep(_PROCESS_POLL_SECONDS)
 
     def _check_cancelled(self, uid: str, title: str) -> None:
         if self._closing:

@@ -51,6 +51,7 @@ class Settings:
     sysfs: Path
     procfs: Path
     dev_root: Path
+    cgroups: Path
     overlay: Path | None
     overlay_dir: Path | None
     mig: Literal["off", "static"]
@@ -125,6 +126,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> S
     option("sysfs", "/sys", "where sysfs is mounted")
     option("procfs", "/proc", "where procfs is mounted: NVIDIA's part of it tells the nodes of MIG instances")
     option("dev-root", "/dev", "where the host has its character devices")
+    option("cgroups", "/sys/fs/cgroup", "where the host's control groups are: they tell when a pod has ended")
     option("overlay", "", "file that corrects the PCIe tree (docs/overlay.md); empty: none")
     option(
         "overlay-dir",
@@ -178,6 +180,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> S
         sysfs=Path(values.sysfs),
         procfs=Path(values.procfs),
         dev_root=Path(values.dev_root),
+        cgroups=Path(values.cgroups),
         overlay=Path(values.overlay) if values.overlay else None,
         overlay_dir=Path(values.overlay_dir) if values.overlay_dir else None,
         mig=values.mig,

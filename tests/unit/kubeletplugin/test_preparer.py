@@ -101,6 +101,50 @@ def test_a_nic_that_does_not_come_home_keeps_its_claim_until_the_next_try(world:
     assert world.ledger.claims() == []
 
 
+def test_an_unprepare_whose_pod_still_runs_leaves_it_all_until_it_has_ended(world: World) -> None:
+    ref = world.allocate("c", GPUS[0], VFS[0])
+    world.preparer.prepare(ref)
+    attach(world, ref.uid)
+    world.set_running("uid-pod-1")
+    with pytest.raises(RetryableError, match="claim ns/c: processes of pod pod-1 still run"):
+        world.preparer.unprepare(ref)
+    assert (world.ledger.holder(GPUS[0]), world.engine.released) == (ref.uid, [])
+    assert world.record_files() == {"uid-pod-1"}
+    world.set_running("uid-pod-1", False)
+    world.preparer.unprepare(ref)
+    assert (world.ledger.claims(), world.engine.released) == ([], [ref.uid])
+
+
+def test_an_unprepare_waits_for_its_pods_processes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.hold_seconds = 40.0
+    world.open()
+    ref = world.allocate("c", GPUS[0])
+    world.preparer.prepare(ref)
+    world.set_running("uid-pod-1")
+    naps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        assert world.ledger.holder(GPUS[0]) == ref.uid
+        world.set_running("uid-pod-1", len(naps) < 3)
+
+    monkeypatch.setattr("kubeletplugin.preparer.time.sleep", sleep)
+    world.preparer.unprepare(ref)
+    assert len(naps) == 3
+    assert world.ledger.claims() == []
+
+
+def test_a_claim_allocated_anew_while_its_pod_of_before_runs_is_not_prepared_yet(world: World) -> None:
+    ref = world.allocate("c", GPUS[0])
+    world.preparer.prepare(ref)
+    world.set_running("uid-pod-1")
+    world.allocate("c", GPUS[1], pods=["pod-2"])
+    with pytest.raises(RetryableError, match="pod-1 still run"):
+        world.preparer.prepare(ref)
+    world.set_running("uid-pod-1", False)
+    assert [device.device for device in world.preparer.prepare(ref)] == [GPUS[1]]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

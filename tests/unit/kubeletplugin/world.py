@@ -15,6 +15,7 @@ from driver.mig import MigInstance, MigProfile
 from kubeletplugin.cdi import CdiFiles
 from kubeletplugin.ledger import Ledger
 from kubeletplugin.machine import Machine
+from kubeletplugin.podcgroups import PodCgroups
 from kubeletplugin.podrecords import PodRecords
 from kubeletplugin.preparer import ClaimRef, Preparer
 from kubeletplugin.sweeper import PodDirectories, Sweeper
@@ -176,9 +177,12 @@ class World:
         self.probe = Listing()
         self.dev = root / "dev"
         self.pods = root / "kubelet-pods"
+        self.cgroups = root / "cgroup"
         self.cdi = root / "cdi"
         self.records = root / "pods"
         self.pods.mkdir(exist_ok=True)
+        (self.cgroups / "kubepods").mkdir(parents=True, exist_ok=True)
+        (self.cgroups / "cgroup.controllers").touch()
         self.mkdev(*DEV_NODES)
         self.prepared: list[str] = []
         self.held: list[frozenset[str]] = []
@@ -205,6 +209,7 @@ class World:
             ledger=self.ledger,
             machine=self.machine,
             engine=self.engine,
+            pods=PodCgroups(self.cgroups),
             cdi_files=CdiFiles(self.cdi, DRIVER),
             records=PodRecords(self.records),
             on_prepared=self.prepared.append,
@@ -225,6 +230,12 @@ class World:
         for name in names:
             (self.dev / name).parent.mkdir(parents=True, exist_ok=True)
             (self.dev / name).touch()
+
+    def set_running(self, pod_uid: str, running: bool = True) -> None:
+        """What the kernel says of the pod's control group."""
+        group = self.cgroups / f"kubepods/pod{pod_uid}"
+        group.mkdir(exist_ok=True)
+        (group / "cgroup.events").write_text(f"populated {int(running)}\nfrozen 0\n")
 
     def close(self) -> None:
         self.ledger.close()

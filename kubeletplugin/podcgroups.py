@@ -1,0 +1,94 @@
+"""Whether processes of a pod still run on the node, by its control group.
+
+An Unprepare is no proof of a pod's end: for a pod that was deleted by force, the kubelet's loop over
+claims asks for it while the containers are still being stopped. The kernel knows better, whatever the
+kubelet, the runtime and the API say.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+_HIERARCHIES_V1: Final = ("pids", "memory", "cpu", "systemd")
+"""Of version 1, the first that is mounted: the kubelet puts every pod into all of them."""
+_BASE: Final = ("kubepods", "kubepods.slice")
+"""How the kubelet's group of all pods ends, by its cgroup driver; its `cgroupRoot` may come before."""
+_CLASSES: Final = ("burstable", "besteffort", "burstable.slice", "besteffort.slice")
+_DEPTH: Final = 4  # of `cgroupRoot`, at most
+
+
+class PodCgroups:
+    """The kubelet's control groups of pods (`pkg/kubelet/cm`: one a pod, below that of its QoS class).
+
+    Args:
+        root: where the control groups are mounted, of either version.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._known: list[Path] = []
+
+    def running(self, pod_uids: Iterable[str]) -> list[str]:
+        """Those of the pods that have a process here now. None where the kubelet keeps no group for pods."""
+        groups = self._groups()
+        return [uid for uid in pod_uids if any(map(_populated, _of_pod(groups, uid)))]
+
+    def _groups(self) -> list[Path]:
+        """The groups in which pods' groups are."""
+        if not self._known:
+            self._known = [group for base in _bases(self._tree()) for group in _with_classes(base)]
+            if not self._known:
+                log.warning("no control groups of pods below %s: their end is the kubelet's word", self._root)
+        return self._known
+
+    def _tree(self) -> Path:
+        if (self._root / "cgroup.controllers").exists():
+            return self._root
+        return next((tree for name in _HIERARCHIES_V1 if (tree := self._root / name).is_dir()), self._root)
+
+
+def _bases(directory: Path, depth: int = _DEPTH) -> Iterator[Path]:
+    for child in _children(directory):
+        if child.name.endswith(_BASE):
+            yield child
+        elif depth:
+            yield from _bases(child, depth - 1)
+
+
+def _with_classes(base: Path) -> list[Path]:
+    return [base, *(child for child in _children(base) if child.name.endswith(_CLASSES))]
+
+
+def _of_pod(groups: list[Path], uid: str) -> Iterator[Path]:
+    for group in groups:
+        yield group / f"pod{uid}"
+        yield group / f"{group.name.removesuffix('.slice')}-pod{uid.replace('-', '_')}.slice"
+
+
+def _populated(group: Path) -> bool:
+    try:
+        return "populated 1" in (group / "cgroup.events").read_text()  # version 2
+    except FileNotFoundError:
+        pass
+    return any(_has_process(Path(directory)) for directory, _, _ in os.walk(group))
+
+
+def _has_process(group: Path) -> bool:
+    try:
+        return bool((group / "cgroup.procs").read_text())
+    except OSError:  # it went meanwhile
+        return False
+
+
+def _children(directory: Path) -> list[Path]:
+    try:
+        with os.scandir(directory) as entries:
+            return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
