@@ -1,11 +1,13 @@
 """Kubernetes quantities as exact numbers: ``1500m``, ``80Gi``, ``1e3``.
 
 Grammar after k8s.io/apimachinery's resource.Quantity: a signed decimal number, then a decimal exponent, a
-decimal SI suffix or a binary suffix.
+decimal SI suffix or a binary suffix. As there, a part of a billionth counts as a whole one, and a binary
+suffix reaches to 2^63 - 1 at most.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 from functools import lru_cache
@@ -17,6 +19,8 @@ _SUFFIXES = {
     "P": Fraction(10**15), "E": Fraction(10**18), "Ki": Fraction(2**10), "Mi": Fraction(2**20),
     "Gi": Fraction(2**30), "Ti": Fraction(2**40), "Pi": Fraction(2**50), "Ei": Fraction(2**60),
 }  # fmt: skip
+_SMALLEST = 10**9
+_LARGEST_BINARY = 2**63 - 1
 
 
 @lru_cache(maxsize=8192)
@@ -31,6 +35,10 @@ def parse(text: str) -> Fraction:
         raise ValueError(f"{text!r} is no quantity such as 4, 500m or 80Gi")
     sign, number, exponent, suffix = found.groups()
     value = Fraction(number.rstrip(".") + (exponent or "")) * _SUFFIXES[suffix or ""]
+    if _SMALLEST % value.denominator:
+        value = Fraction(math.ceil(value * _SMALLEST), _SMALLEST)
+    if suffix and suffix.endswith("i"):
+        value = min(value, Fraction(_LARGEST_BINARY))
     return -value if sign == "-" else value
 
 

@@ -32,9 +32,9 @@ from driver.kube.objects import (
 _LISTS: Final = 32
 """Requests, constraints, configs, selectors: at most so many."""
 _SUBREQUESTS: Final = 8
-_TOLERATIONS: Final = 16
 _EXPRESSION_BYTES: Final = 10_240
 _PARAMETER_BYTES: Final = 10_240
+_QUOTA: Final = "requests."
 _EFFECTS: Final = ("", "None", "NoSchedule", "NoExecute")
 
 
@@ -65,7 +65,14 @@ def class_spec(field: str, spec: DeviceClassSpec, driver_name: str) -> Faults:
     for index, config in enumerate(spec.config):
         yield from _opaque(f"{field}.config[{index}].opaque", config.opaque, driver_name, None)
     if spec.extended_resource_name is not None:
-        yield from syntax.key(f"{field}.extendedResourceName", spec.extended_resource_name)
+        yield from _extended(f"{field}.extendedResourceName", spec.extended_resource_name)
+
+
+def _extended(field: str, name: str) -> Faults:
+    """The name of an extended resource: with a domain that is not Kubernetes', also when a quota names it."""
+    native = "/" not in name or "kubernetes.io/" in name or name.startswith(_QUOTA)
+    if native or not syntax.is_key(f"{_QUOTA}{name}"):
+        yield Fault(field, name, "domain/name, the domain not Kubernetes' own")
 
 
 def _request(field: str, request: DeviceRequest) -> Faults:
@@ -92,13 +99,10 @@ def _wanted(field: str, wanted: ExactDeviceRequest | DeviceSubRequest) -> Faults
     yield from syntax.one_of(f"{field}.allocationMode", wanted.allocation_mode, ("ExactCount", "All"))
     if wanted.allocation_mode == "ExactCount" and wanted.count < 1:
         yield Fault(f"{field}.count", wanted.count, "1 or more")
-    yield from syntax.at_most(f"{field}.tolerations", len(wanted.tolerations), _TOLERATIONS)
     for index, toleration in enumerate(wanted.tolerations):
         yield from _toleration(f"{field}.tolerations[{index}]", toleration)
     if wanted.capacity is not None:
-        for name in wanted.capacity.requests:
-            yield from syntax.qualified(f"{field}.capacity.requests[{name}]", name)
-        yield from syntax.amounts(f"{field}.capacity.requests", wanted.capacity.requests)
+        yield from syntax.amounts(f"{field}.capacity.requests", wanted.capacity.requests, least_zero=False)
 
 
 def _selectors(field: str, selectors: Sequence[DeviceSelector]) -> Faults:
@@ -121,16 +125,11 @@ def _toleration(field: str, toleration: DeviceToleration) -> Faults:
     if toleration.key:
         yield from syntax.key(f"{field}.key", toleration.key)
     yield from syntax.one_of(f"{field}.operator", toleration.operator, ("", "Equal", "Exists"))
-    if toleration.operator == "Exists":
-        if toleration.value:
-            yield Fault(f"{field}.value", toleration.value, "nothing where operator is Exists")
-    elif not toleration.key:
-        yield Fault(f"{field}.operator", toleration.operator, "Exists where key is empty")
-    else:
+    if toleration.operator != "Exists":
         yield from syntax.label_value(f"{field}.value", toleration.value)
+    elif toleration.value:
+        yield Fault(f"{field}.value", toleration.value, "nothing where operator is Exists")
     yield from syntax.one_of(f"{field}.effect", toleration.effect, _EFFECTS)
-    if toleration.toleration_seconds is not None and toleration.effect != "NoExecute":
-        yield Fault(f"{field}.effect", toleration.effect, "NoExecute where tolerationSeconds is set")
 
 
 def _constraint(field: str, constraint: DeviceConstraint, names: Sequence[str]) -> Faults:

@@ -19,9 +19,10 @@ from msgspec import inspect
 from controller.validation import syntax
 from controller.validation.claims import claim_spec, class_spec
 from controller.validation.fault import Fault, Faults
+from controller.validation.go_json import as_read
 from controller.validation.networks import network_faults
 from controller.validation.pods import node_faults, pod_faults
-from controller.validation.slices import slice_spec
+from controller.validation.slices import presence, slice_spec
 from driver.errors import InvalidObjectError
 from driver.kube.fabric import FabricNetwork, Namespace
 from driver.kube.objects import (
@@ -29,7 +30,6 @@ from driver.kube.objects import (
     DeviceSubRequest,
     ExactDeviceRequest,
     Node,
-    ObjectMeta,
     Pod,
     ResourceClaim,
     ResourceClaimSpec,
@@ -64,10 +64,15 @@ _KINDS: Final[Mapping[str, tuple[tuple[str, ...], type[KubeObject]]]] = {
 _STRICT: Final = ("ResourceClaim", "ResourceClaimTemplate", "DeviceClass", "ResourceSlice", "FabricNetwork")
 _NAMESPACED: Final = ("Pod", "ResourceClaim", "ResourceClaimTemplate")
 _OTHER_KINDS_OF_DRA: Final = ("DeviceTaintRule", "ResourcePoolStatusRequest")
-_NEWER_FIELDS: Final = ("nodeAllocatableResourceMappings",)
-"""Of features that are off by default, and that placement does not know."""
+_HEADERS: Final = ("apiVersion", "kind", "status")
+_PASSED_OVER: Final = (
+    "nodeAllocatableResourceMappings",  # of a feature that is off by default
+    "deletionGracePeriodSeconds",
+    "managedFields",
+    "selfLink",
+)
+"""Fields that there are, and that placement does not look at."""
 
-_QUANTITIES: Final = ("requests", "limits", "overhead", "allocatable", "capacity", "counters")
 _MSGSPEC_PATH = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 _RIGHT: Final = {
     "str": "text",
@@ -82,10 +87,16 @@ _PYTHON: Final = {"str": str, "int": int, "bool": bool, "array": list, "object":
 _W = TypeVar("_W", ExactDeviceRequest, DeviceSubRequest)
 
 
+class _Names(Wire, frozen=True, kw_only=True):
+    name: str | None = None
+    generate_name: str | None = None
+    namespace: str | None = None
+
+
 class _Header(Wire, frozen=True, kw_only=True):
-    api_version: str = ""
-    kind: str = ""
-    metadata: ObjectMeta = ObjectMeta()
+    api_version: str | None = None
+    kind: str | None = None
+    metadata: _Names | None = None
 
 
 def items_of(document: bytes) -> list[bytes] | None:
@@ -119,34 +130,34 @@ def decode(document: bytes, driver_name: str, default_kind: str = "") -> KubeObj
         header = msgspec.json.decode(document, type=_Header)
     except msgspec.ValidationError as error:
         raise _invalid("the document", _fault(error, document)) from error
-    kind = header.kind or default_kind
-    name = header.metadata.name or header.metadata.generate_name
-    namespace = (header.metadata.namespace or "default") if kind in _NAMESPACED else ""
+    kind, names = header.kind or default_kind, header.metadata or _Names()
+    name = names.name or names.generate_name or ""
+    namespace = (names.namespace or "default") if kind in _NAMESPACED else ""
     subject = f"{kind or 'an object without a kind'} {namespace}{'/' if namespace else ''}{name}".strip()
+    version = header.api_version or ""
     if kind not in _KINDS:
-        if not kind or (header.api_version in _DRA and kind not in _OTHER_KINDS_OF_DRA):
+        if not kind or (version in _DRA and kind not in _OTHER_KINDS_OF_DRA):
             raise _invalid(subject, Fault("kind", kind or None, f"one of {', '.join(_KINDS)}"))
         return None
     versions, type_ = _KINDS[kind]
-    if header.api_version not in versions and (header.api_version or not default_kind):
-        raise _invalid(subject, Fault("apiVersion", header.api_version or None, versions[0]))
-    decoded = _convert(document, type_, subject)
-    decoded = _with_defaults(decoded)
-    for fault in _faults(decoded, kind, document, driver_name):
-        raise _invalid(subject, fault)
-    return decoded
+    if version not in versions and (version or not default_kind):
+        raise _invalid(subject, Fault("apiVersion", version or None, versions[0]))
+    read = _read(document, kind, type_, driver_name)
+    if isinstance(read, Fault):
+        as_api_server = as_read(msgspec.json.decode(document), inspect.type_info(type_))
+        read = _read(msgspec.json.encode(as_api_server), kind, type_, driver_name)
+    if isinstance(read, Fault):
+        raise _invalid(subject, read)
+    return read
 
 
-def _convert(document: bytes, type_: type[KubeObject], subject: str) -> KubeObject:
+def _read(document: bytes, kind: str, type_: type[KubeObject], driver_name: str) -> KubeObject | Fault:
+    """The object, or the first fault."""
     try:
-        return msgspec.json.decode(document, type=type_)
-    except msgspec.ValidationError:
-        # Quantities may be numbers, as in ``cpu: 1``.
-        document = msgspec.json.encode(_with_text_quantities(msgspec.json.decode(document)))
-    try:
-        return msgspec.json.decode(document, type=type_)
+        decoded = _with_defaults(msgspec.json.decode(document, type=type_))
     except msgspec.ValidationError as error:
-        raise _invalid(subject, _fault(error, document)) from error
+        return _fault(error, document)
+    return next(_faults(decoded, kind, document, driver_name), decoded)
 
 
 def _faults(decoded: KubeObject, kind: str, document: bytes, driver_name: str) -> Faults:
@@ -157,16 +168,23 @@ def _faults(decoded: KubeObject, kind: str, document: bytes, driver_name: str) -
         yield from syntax.subdomain("metadata.name", meta.name)
     if kind in _NAMESPACED and meta.namespace:
         yield from syntax.label("metadata.namespace", meta.namespace)
+    yield from syntax.labels("metadata.labels", meta.labels)
+    for key in meta.annotations:
+        yield from syntax.key(f"metadata.annotations[{key}]", key.lower())
     if kind in _STRICT:
         raw = msgspec.json.decode(document)
         if isinstance(raw, dict):
-            spec = inspect.type_info(type(decoded))
-            yield from _unknown_fields({k: v for k, v in raw.items() if k == "spec"}, spec, "")
+            # Of what the status says more than is looked at here, it may.
+            known = {name: value for name, value in raw.items() if name not in _HEADERS}
+            yield from _unknown_fields(known, inspect.type_info(type(decoded)), "")
             yield from _counts_beside_all(raw, "")
+            if kind == "ResourceSlice":
+                yield from presence("spec", raw["spec"])
     match decoded:
         case ResourceClaim():
             yield from claim_spec("spec", decoded.spec, driver_name)
         case ResourceClaimTemplate():
+            yield from syntax.labels("spec.metadata.labels", decoded.spec.metadata.labels)
             yield from claim_spec("spec.spec", decoded.spec.spec, driver_name)
         case DeviceClass():
             yield from class_spec("spec", decoded.spec, driver_name)
@@ -191,7 +209,7 @@ def _unknown_fields(value: object, type_: inspect.Type, path: str) -> Faults:
             at = f"{path}.{name}".lstrip(".")
             if name in known:
                 yield from _unknown_fields(inner, known[name], at)
-            elif name not in _NEWER_FIELDS:
+            elif name not in _PASSED_OVER:
                 near = get_close_matches(name, known, n=1)
                 yield Fault(at, inner, near[0] if near else f"one of the fields {', '.join(known)}")
     elif isinstance(type_, inspect.ListType) and isinstance(value, list):
@@ -213,24 +231,6 @@ def _counts_beside_all(value: object, path: str) -> Faults:
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             yield from _counts_beside_all(inner, f"{path}[{index}]")
-
-
-def _with_text_quantities(value: Any, kind: str = "") -> Any:
-    """A copy in which quantities that are numbers are text. `kind` is "amount" within a map of quantities."""
-    if isinstance(value, dict):
-        return {
-            name: inner
-            if name == "opaque"
-            else _with_text_quantities(
-                inner, "amount" if kind or (name in _QUANTITIES and isinstance(inner, dict)) else ""
-            )
-            for name, inner in value.items()
-        }
-    if isinstance(value, list):
-        return [_with_text_quantities(inner, kind) for inner in value]
-    if kind and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    return value
 
 
 def _with_defaults(decoded: KubeObject) -> KubeObject:

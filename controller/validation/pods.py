@@ -42,9 +42,7 @@ def pod_faults(pod: Pod) -> Faults:
                     right = f"a claim of spec.resourceClaims ({', '.join(claims)})"
                     yield Fault(f"{at}.claims[{number}].name", reference.get("name"), right)
     yield from syntax.amounts("spec.overhead", spec.overhead)
-    for key, value in spec.node_selector.items():
-        yield from syntax.key(f"spec.nodeSelector[{key}]", key)
-        yield from syntax.label_value(f"spec.nodeSelector[{key}]", value)
+    yield from syntax.labels("spec.nodeSelector", spec.node_selector)
     affinity = spec.affinity.node_affinity if spec.affinity else None
     if affinity and affinity.required_during_scheduling_ignored_during_execution:
         yield from node_selector(
@@ -65,6 +63,3 @@ def node_faults(node: Node) -> Faults:
         yield from syntax.key(f"spec.taints[{index}].key", taint.key)
         yield from syntax.one_of(f"spec.taints[{index}].effect", taint.effect, _EFFECTS)
     yield from syntax.amounts("status.allocatable", node.status.allocatable, least_zero=False)
-    for key, value in node.metadata.labels.items():
-        yield from syntax.key(f"metadata.labels[{key}]", key)
-        yield from syntax.label_value(f"metadata.labels[{key}]", value)

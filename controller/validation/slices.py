@@ -5,18 +5,17 @@ twice, a counter that no slice has) is not here: that is no fault of one object.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
-from controller.allocator import quantity
 from controller.validation import syntax
+from controller.validation.capacities import capacity_faults
 from controller.validation.fault import Fault, Faults
 from driver.kube.objects import (
-    CapacityRequestPolicy,
     Counter,
     Device,
     DeviceAttribute,
-    DeviceCapacity,
     NodeSelector,
+    NodeSelectorRequirement,
     ResourceSliceSpec,
 )
 
@@ -41,9 +40,7 @@ def slice_spec(field: str, spec: ResourceSliceSpec) -> Faults:
     if spec.pool.generation < 0:
         yield Fault(f"{field}.pool.generation", spec.pool.generation, "0 or more")
     yield from _where(field, spec, spec.per_device_node_selection)
-    if spec.devices and spec.shared_counters:
-        yield Fault(f"{field}.sharedCounters", "set beside devices", "a slice of its own for sharedCounters")
-    special = any(d.taints or d.consumes_counters for d in spec.devices)
+    special = any(d.taints or d.consumes_counters or _has_lists(d) for d in spec.devices)
     yield from syntax.at_most(
         f"{field}.devices", len(spec.devices), _DEVICES_WITH_MORE if special else _DEVICES
     )
@@ -58,30 +55,51 @@ def slice_spec(field: str, spec: ResourceSliceSpec) -> Faults:
         yield from _counters(f"{at}.counters", counter_set.counters)
 
 
+def presence(field: str, spec: Mapping[str, Any]) -> Faults:
+    """Faults that only the document shows: what is there though it is empty or false."""
+    if None not in (spec.get("devices"), spec.get("sharedCounters")):
+        yield Fault(f"{field}.sharedCounters", "set beside devices", "a slice of its own for sharedCounters")
+    places = [(field, spec)]
+    if spec.get("perDeviceNodeSelection"):
+        places += [(f"{field}.devices[{i}]", d) for i, d in enumerate(spec.get("devices") or ())]
+    for at, place in places:
+        for name in ("allNodes", "perDeviceNodeSelection"):
+            if place.get(name) is False:
+                yield Fault(f"{at}.{name}", False, "true, or nothing")
+
+
 def node_selector(field: str, selector: NodeSelector) -> Faults:
     """Faults of a node selector, wherever it stands."""
     if not selector.node_selector_terms:
         yield Fault(f"{field}.nodeSelectorTerms", None, "one term or more")
     for index, term in enumerate(selector.node_selector_terms):
         at = f"{field}.nodeSelectorTerms[{index}]"
-        for kind, needs in (("matchExpressions", term.match_expressions), ("matchFields", term.match_fields)):
-            for number, need in enumerate(needs):
-                where = f"{at}.{kind}[{number}]"
-                yield from syntax.key(f"{where}.key", need.key)
-                yield from syntax.one_of(f"{where}.operator", need.operator, _OPERATORS)
-                if need.operator in ("In", "NotIn") and not need.values:
-                    yield Fault(f"{where}.values", None, f"one value or more for {need.operator}")
-                if need.operator in ("Exists", "DoesNotExist") and need.values:
-                    yield Fault(f"{where}.values", need.values, f"none for {need.operator}")
-                if need.operator in ("Gt", "Lt") and not _is_one_integer(need.values):
-                    yield Fault(f"{where}.values", need.values or None, f"one integer for {need.operator}")
+        for number, need in enumerate(term.match_expressions):
+            yield from _label_need(f"{at}.matchExpressions[{number}]", need)
+        for number, need in enumerate(term.match_fields):
+            yield from _field_need(f"{at}.matchFields[{number}]", need)
 
 
-def _is_one_integer(values: list[str]) -> bool:
-    try:
-        return len(values) == 1 and int(values[0]) is not None
-    except ValueError:
-        return False
+def _label_need(field: str, need: NodeSelectorRequirement) -> Faults:
+    yield from syntax.key(f"{field}.key", need.key)
+    yield from syntax.one_of(f"{field}.operator", need.operator, _OPERATORS)
+    if need.operator in ("In", "NotIn") and not need.values:
+        yield Fault(f"{field}.values", None, f"one value or more for {need.operator}")
+    if need.operator in ("Exists", "DoesNotExist") and need.values:
+        yield Fault(f"{field}.values", need.values, f"none for {need.operator}")
+    if need.operator in ("Gt", "Lt") and len(need.values) != 1:
+        yield Fault(f"{field}.values", need.values or None, f"one value for {need.operator}")
+    for index, value in enumerate(need.values):
+        yield from syntax.label_value(f"{field}.values[{index}]", value)
+
+
+def _field_need(field: str, need: NodeSelectorRequirement) -> Faults:
+    yield from syntax.one_of(f"{field}.key", need.key, ("metadata.name",))
+    yield from syntax.one_of(f"{field}.operator", need.operator, ("In", "NotIn"))
+    if len(need.values) != 1:
+        yield Fault(f"{field}.values", need.values or None, "one value")
+    for index, value in enumerate(need.values):
+        yield from syntax.subdomain(f"{field}.values[{index}]", value)
 
 
 def _where(field: str, place: ResourceSliceSpec | Device, per_device: bool) -> Faults:
@@ -106,9 +124,9 @@ def _where(field: str, place: ResourceSliceSpec | Device, per_device: bool) -> F
     if place.node_name is not None:
         yield from syntax.subdomain(f"{field}.nodeName", place.node_name)
     if place.node_selector is not None:
-        if len(place.node_selector.node_selector_terms) != 1:
-            count = len(place.node_selector.node_selector_terms)
-            yield Fault(f"{field}.nodeSelector.nodeSelectorTerms", f"{count} terms", "exactly one term")
+        terms = place.node_selector.node_selector_terms
+        if len(terms) != 1 and isinstance(place, ResourceSliceSpec):
+            yield Fault(f"{field}.nodeSelector.nodeSelectorTerms", f"{len(terms)} terms", "exactly one term")
         yield from node_selector(f"{field}.nodeSelector", place.node_selector)
 
 
@@ -122,7 +140,7 @@ def _device(field: str, device: Device, per_device: bool) -> Faults:
         yield from _attribute(f"{field}.attributes[{name}]", attribute)
     for name, capacity in device.capacity.items():
         yield from syntax.qualified(f"{field}.capacity[{name}]", name)
-        yield from _capacity(f"{field}.capacity[{name}]", capacity, device.allow_multiple_allocations)
+        yield from capacity_faults(f"{field}.capacity[{name}]", capacity, device.allow_multiple_allocations)
     yield from syntax.at_most(f"{field}.consumesCounters", len(device.consumes_counters), _CONSUMED_SETS)
     yield from syntax.unique(
         f"{field}.consumesCounters", [use.counter_set for use in device.consumes_counters], ".counterSet"
@@ -136,8 +154,29 @@ def _device(field: str, device: Device, per_device: bool) -> Faults:
         yield from syntax.key(f"{field}.taints[{index}].key", taint.key)
         yield from syntax.label_value(f"{field}.taints[{index}].value", taint.value)
         yield from syntax.one_of(f"{field}.taints[{index}].effect", taint.effect, _EFFECTS)
-    yield from syntax.at_most(f"{field}.bindingConditions", len(device.binding_conditions), _CONDITIONS)
-    if bool(device.binding_conditions) != bool(device.binding_failure_conditions):
+    yield from _conditions(field, device)
+
+
+def _has_lists(device: Device) -> bool:
+    return any(
+        a.ints is not None or a.bools is not None or a.strings is not None or a.versions is not None
+        for a in device.attributes.values()
+    )
+
+
+def _conditions(field: str, device: Device) -> Faults:
+    bind, fail = device.binding_conditions, device.binding_failure_conditions
+    for name, conditions in (("bindingConditions", bind), ("bindingFailureConditions", fail)):
+        at = f"{field}.{name}"
+        yield from syntax.at_most(at, len(conditions), _CONDITIONS)
+        yield from syntax.unique(at, conditions)
+        for index, condition in enumerate(conditions):
+            yield from syntax.key(f"{at}[{index}]", condition)
+    for index, condition in enumerate(fail):
+        if condition in bind:
+            right = "a condition that is not among bindingConditions"
+            yield Fault(f"{field}.bindingFailureConditions[{index}]", condition, right)
+    if bool(bind) != bool(fail):
         yield Fault(f"{field}.bindingConditions", "alone", "set together with bindingFailureConditions")
 
 
@@ -146,50 +185,16 @@ def _attribute(field: str, attribute: DeviceAttribute) -> Faults:
     there = [name.rstrip("_") for name, value in values.items() if value is not None]
     if len(there) != 1:
         yield Fault(field, " and ".join(there) or None, "exactly one of int, bool, string, version")
+    for name in there:
+        if values.get(name) == []:
+            yield Fault(f"{field}.{name}", [], "one value or more")
     texts = [*([attribute.string] if attribute.string is not None else []), *(attribute.strings or [])]
     for text in texts:
-        if len(text) > syntax.STRING_LENGTH:
-            yield Fault(f"{field}.string", text, f"{syntax.STRING_LENGTH} characters at most")
+        if len(text.encode()) > syntax.STRING_LENGTH:
+            yield Fault(f"{field}.string", text, f"{syntax.STRING_LENGTH} bytes at most")
     versions = [*([attribute.version] if attribute.version is not None else []), *(attribute.versions or [])]
     for version in versions:
         yield from syntax.version(f"{field}.version", version)
-
-
-def _capacity(field: str, capacity: DeviceCapacity, shared: bool) -> Faults:
-    faults = list(syntax.amount(f"{field}.value", capacity.value))
-    policy, at = capacity.request_policy, f"{field}.requestPolicy"
-    if policy is not None:
-        if not shared:
-            yield Fault(at, "set", "nothing without allowMultipleAllocations")
-        limits = policy.valid_range
-        if policy.valid_values and limits is not None:
-            yield Fault(f"{at}.validRange", "set beside validValues", "one of the two")
-        values = {"default": policy.default}
-        values |= {f"validValues[{i}]": value for i, value in enumerate(policy.valid_values)}
-        if limits is not None:
-            values |= {
-                f"validRange.{n}": v
-                for n, v in zip(limits.__struct_fields__, (limits.min, limits.max, limits.step), strict=True)
-            }
-        for name, value in values.items():
-            if value is not None:
-                faults += syntax.amount(f"{at}.{name}", value)
-        if (policy.valid_values or limits is not None) and policy.default is None:
-            yield Fault(f"{at}.default", None, "a quantity where validValues or validRange is set")
-        if not faults and policy.default is not None:
-            yield from _default(at, policy.default, policy)
-    yield from faults
-
-
-def _default(field: str, default: str, policy: CapacityRequestPolicy) -> Faults:
-    amount, values = quantity.parse(default), policy.valid_values
-    least, most = (policy.valid_range.min, policy.valid_range.max) if policy.valid_range else (None, None)
-    if values and amount not in [quantity.parse(value) for value in values]:
-        yield Fault(f"{field}.default", default, f"one of validValues ({', '.join(values)})")
-    if least is not None and amount < quantity.parse(least):
-        yield Fault(f"{field}.default", default, f"validRange.min ({least}) or more")
-    if most is not None and amount > quantity.parse(most):
-        yield Fault(f"{field}.default", default, f"validRange.max ({most}) or less")
 
 
 def _counters(field: str, counters: Mapping[str, Counter]) -> Faults:

@@ -39,8 +39,9 @@ def subdomain(field: str, value: str, length: int = 253) -> Faults:
 
 
 def driver(field: str, value: str) -> Faults:
-    """A driver's name."""
-    yield from subdomain(field, value, DRIVER_LENGTH)
+    """A driver's name, in letters of any size."""
+    if len(value) > DRIVER_LENGTH or not _SUBDOMAIN.fullmatch(value.lower()):
+        yield Fault(field, value, f"a DNS name: letters, 0-9, - and ., at most {DRIVER_LENGTH} characters")
 
 
 def pool(field: str, value: str) -> Faults:
@@ -51,9 +52,23 @@ def pool(field: str, value: str) -> Faults:
 
 def key(field: str, value: str) -> Faults:
     """A label or taint key: ``name`` or ``domain/name``."""
-    prefix, slash, name = value.rpartition("/")
-    if (slash and not _SUBDOMAIN.fullmatch(prefix)) or len(name) > 63 or not _KEY.fullmatch(name):
+    if not is_key(value):
         yield Fault(field, value, "a label key: name or domain/name")
+
+
+def is_key(value: str) -> bool:
+    """Is it a label key?"""
+    prefix, slash, name = value.rpartition("/")
+    if slash and (len(prefix) > 253 or not _SUBDOMAIN.fullmatch(prefix)):
+        return False
+    return len(name) <= 63 and _KEY.fullmatch(name) is not None
+
+
+def labels(field: str, values: Mapping[str, str]) -> Faults:
+    """An object's labels."""
+    for name, value in values.items():
+        yield from key(f"{field}[{name}]", name)
+        yield from label_value(f"{field}[{name}]", value)
 
 
 def label_value(field: str, value: str) -> Faults:
@@ -63,12 +78,14 @@ def label_value(field: str, value: str) -> Faults:
 
 
 def qualified(field: str, value: str, *, domain_needed: bool = False) -> Faults:
-    """The name of an attribute or a capacity: a C identifier, with or without a domain."""
-    domain, slash, name = value.rpartition("/")
-    good = len(name) <= IDENTIFIER_LENGTH and _IDENTIFIER.fullmatch(name)
-    if slash:
-        good = good and len(domain) <= DRIVER_LENGTH and _SUBDOMAIN.fullmatch(domain)
-    if not good or (domain_needed and not slash):
+    """The name of an attribute or a capacity: a C identifier, with or without a driver's name before it.
+    Kubernetes takes whatever has more than one slash.
+    """
+    *domain, name = value.split("/")
+    good = len(name) <= IDENTIFIER_LENGTH and _IDENTIFIER.fullmatch(name) is not None
+    if domain:
+        good = len(domain) > 1 or (good and not any(driver(field, domain[0])))
+    if not good or (domain_needed and not domain):
         form = "domain/identifier" if domain_needed else "identifier or domain/identifier"
         yield Fault(field, value, f"{form}, the identifier at most {IDENTIFIER_LENGTH} letters, digits and _")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from driver.kube.meta import NodeSelector, NodeSelectorTerm, NullableList, ObjectMeta, Wire
+from driver.kube.meta import NodeSelector, NodeSelectorTerm, NullableList, ObjectMeta, Quantity, Wire
 
 
 class NodeTaint(Wire, frozen=True, kw_only=True):
@@ -27,7 +27,7 @@ class NodeSpec(Wire, frozen=True, kw_only=True):
 class NodeStatus(Wire, frozen=True, kw_only=True):
     """Quantities by resource name."""
 
-    allocatable: dict[str, str] = {}
+    allocatable: dict[str, Quantity] = {}
     conditions: list[dict[str, Any]] = []
 
 
@@ -42,8 +42,8 @@ class Node(Wire, frozen=True, kw_only=True):
 class ResourceRequirements(Wire, frozen=True, kw_only=True):
     """Quantities by resource name; `claims` are references to pod.spec.resourceClaims."""
 
-    requests: dict[str, str] = {}
-    limits: dict[str, str] = {}
+    requests: dict[str, Quantity] = {}
+    limits: dict[str, Quantity] = {}
     claims: list[dict[str, str]] = []
 
 
@@ -122,7 +122,7 @@ class PodSpec(Wire, frozen=True, kw_only=True):
     containers: NullableList[Container] = []
     init_containers: list[Container] = []
     resources: ResourceRequirements | None = None
-    overhead: dict[str, str] = {}
+    overhead: dict[str, Quantity] = {}
     priority: int | None = None
     host_network: bool = False
     topology_spread_constraints: list[dict[str, Any]] = []

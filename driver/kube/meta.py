@@ -7,7 +7,7 @@ sends a patch, never the whole object.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
 
@@ -21,6 +21,10 @@ else:
 
         def __class_getitem__(cls, item: object) -> object:
             return list[item] | None
+
+
+Quantity = Annotated[str, msgspec.Meta(extra={"quantity": True})]
+"""Such as ``4``, ``500m`` or ``80Gi``; people may also write a number."""
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):

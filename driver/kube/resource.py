@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from driver.kube.meta import NodeSelector, NullableList, ObjectMeta, Wire
+from driver.kube.meta import NodeSelector, NullableList, ObjectMeta, Quantity, Wire
 
 
 class DeviceAttribute(Wire, frozen=True, kw_only=True):
@@ -23,32 +23,32 @@ class DeviceAttribute(Wire, frozen=True, kw_only=True):
 
 
 class CapacityRange(Wire, frozen=True, kw_only=True):
-    """requestPolicy.validRange; quantities."""
+    """requestPolicy.validRange."""
 
-    min: str | None = None
-    max: str | None = None
-    step: str | None = None
+    min: Quantity | None = None
+    max: Quantity | None = None
+    step: Quantity | None = None
 
 
 class CapacityRequestPolicy(Wire, frozen=True, kw_only=True):
-    """How much of a shared capacity one request consumes; quantities."""
+    """How much of a shared capacity one request consumes."""
 
-    default: str | None = None
-    valid_values: list[str] = []
+    default: Quantity | None = None
+    valid_values: list[Quantity] = []
     valid_range: CapacityRange | None = None
 
 
 class DeviceCapacity(Wire, frozen=True, kw_only=True):
-    """`value` is a quantity, for example ``80Gi``."""
+    """`value` is the whole amount."""
 
-    value: str
+    value: Quantity
     request_policy: CapacityRequestPolicy | None = None
 
 
 class Counter(Wire, frozen=True, kw_only=True):
-    """`value` is a quantity."""
+    """`value` is the whole amount, or what is taken of it."""
 
-    value: str
+    value: Quantity
 
 
 class CounterSet(Wire, frozen=True, kw_only=True):
@@ -144,9 +144,9 @@ class DeviceToleration(Wire, frozen=True, kw_only=True):
 
 
 class CapacityRequirements(Wire, frozen=True, kw_only=True):
-    """Quantities by capacity name."""
+    """By capacity name."""
 
-    requests: dict[str, str] = {}
+    requests: dict[str, Quantity] = {}
 
 
 class ExactDeviceRequest(Wire, frozen=True, kw_only=True):
@@ -250,7 +250,7 @@ class DeviceRequestAllocationResult(Wire, frozen=True, kw_only=True):
     binding_conditions: list[str] = []
     binding_failure_conditions: list[str] = []
     share_id: str | None = msgspec.field(default=None, name="shareID")
-    consumed_capacity: dict[str, str] = {}
+    consumed_capacity: dict[str, Quantity] = {}
 
 
 class DeviceAllocationResult(Wire, frozen=True, kw_only=True):
