@@ -8,13 +8,10 @@ fields than are looked at here, so theirs are not judged.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import Final, TypeVar
 
 import msgspec
-from msgspec import inspect
 
 from controller.validation import syntax
 from controller.validation.claims import claim_spec, class_spec
@@ -22,6 +19,7 @@ from controller.validation.fault import Fault, Faults
 from controller.validation.go_json import as_read
 from controller.validation.networks import network_faults
 from controller.validation.pods import node_faults, pod_faults
+from controller.validation.shape import info, misfit, unknown_fields
 from controller.validation.slices import presence, slice_spec
 from driver.errors import InvalidObjectError
 from driver.kube.fabric import FabricNetwork, Namespace
@@ -65,23 +63,6 @@ _STRICT: Final = ("ResourceClaim", "ResourceClaimTemplate", "DeviceClass", "Reso
 _NAMESPACED: Final = ("Pod", "ResourceClaim", "ResourceClaimTemplate")
 _OTHER_KINDS_OF_DRA: Final = ("DeviceTaintRule", "ResourcePoolStatusRequest")
 _HEADERS: Final = ("apiVersion", "kind", "status")
-_PASSED_OVER: Final = (
-    "nodeAllocatableResourceMappings",  # of a feature that is off by default
-    "deletionGracePeriodSeconds",
-    "managedFields",
-    "selfLink",
-)
-"""Fields that there are, and that placement does not look at."""
-
-_MSGSPEC_PATH = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
-_RIGHT: Final = {
-    "str": "text",
-    "int": "a whole number",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "an object",
-}
-_PYTHON: Final = {"str": str, "int": int, "bool": bool, "array": list, "object": dict, "null": type(None)}
 
 
 _W = TypeVar("_W", ExactDeviceRequest, DeviceSubRequest)
@@ -129,7 +110,7 @@ def decode(document: bytes, driver_name: str, default_kind: str = "") -> KubeObj
     try:
         header = msgspec.json.decode(document, type=_Header)
     except msgspec.ValidationError as error:
-        raise _invalid("the document", _fault(error, document)) from error
+        raise _invalid("the document", misfit(error, document)) from error
     kind, names = header.kind or default_kind, header.metadata or _Names()
     name = names.name or names.generate_name or ""
     namespace = (names.namespace or "default") if kind in _NAMESPACED else ""
@@ -144,7 +125,7 @@ def decode(document: bytes, driver_name: str, default_kind: str = "") -> KubeObj
         raise _invalid(subject, Fault("apiVersion", version or None, versions[0]))
     read = _read(document, kind, type_, driver_name)
     if isinstance(read, Fault):
-        as_api_server = as_read(msgspec.json.decode(document), inspect.type_info(type_))
+        as_api_server = as_read(msgspec.json.decode(document), info(type_))
         read = _read(msgspec.json.encode(as_api_server), kind, type_, driver_name)
     if isinstance(read, Fault):
         raise _invalid(subject, read)
@@ -156,7 +137,7 @@ def _read(document: bytes, kind: str, type_: type[KubeObject], driver_name: str)
     try:
         decoded = _with_defaults(msgspec.json.decode(document, type=type_))
     except msgspec.ValidationError as error:
-        return _fault(error, document)
+        return misfit(error, document)
     return next(_faults(decoded, kind, document, driver_name), decoded)
 
 
@@ -171,15 +152,12 @@ def _faults(decoded: KubeObject, kind: str, document: bytes, driver_name: str) -
     yield from syntax.labels("metadata.labels", meta.labels)
     for key in meta.annotations:
         yield from syntax.key(f"metadata.annotations[{key}]", key.lower())
+    raw = msgspec.json.decode(document)
+    # Of what the status says more than is looked at here, it may.
+    judged = {name: value for name, value in raw.items() if name not in _HEADERS}
+    yield from unknown_fields(judged, info(type(decoded)), "", misspelt=kind not in _STRICT)
     if kind in _STRICT:
-        raw = msgspec.json.decode(document)
-        if isinstance(raw, dict):
-            # Of what the status says more than is looked at here, it may.
-            known = {name: value for name, value in raw.items() if name not in _HEADERS}
-            yield from _unknown_fields(known, inspect.type_info(type(decoded)), "")
-            yield from _counts_beside_all(raw, "")
-            if kind == "ResourceSlice":
-                yield from presence("spec", raw["spec"])
+        yield from _counts_beside_all(raw, "")
     match decoded:
         case ResourceClaim():
             yield from claim_spec("spec", decoded.spec, driver_name)
@@ -189,6 +167,7 @@ def _faults(decoded: KubeObject, kind: str, document: bytes, driver_name: str) -
         case DeviceClass():
             yield from class_spec("spec", decoded.spec, driver_name)
         case ResourceSlice():
+            yield from presence("spec", raw["spec"])
             yield from slice_spec("spec", decoded.spec)
         case Pod():
             yield from pod_faults(decoded)
@@ -196,28 +175,6 @@ def _faults(decoded: KubeObject, kind: str, document: bytes, driver_name: str) -
             yield from node_faults(decoded)
         case FabricNetwork():
             yield from network_faults(decoded, document)
-
-
-def _unknown_fields(value: object, type_: inspect.Type, path: str) -> Faults:
-    if isinstance(type_, inspect.UnionType):
-        for one in type_.types:
-            if not isinstance(one, inspect.NoneType):
-                yield from _unknown_fields(value, one, path)
-    elif isinstance(type_, inspect.StructType) and isinstance(value, dict):
-        known = {field.encode_name: field.type for field in type_.fields}
-        for name, inner in value.items():
-            at = f"{path}.{name}".lstrip(".")
-            if name in known:
-                yield from _unknown_fields(inner, known[name], at)
-            elif name not in _PASSED_OVER:
-                near = get_close_matches(name, known, n=1)
-                yield Fault(at, inner, near[0] if near else f"one of the fields {', '.join(known)}")
-    elif isinstance(type_, inspect.ListType) and isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _unknown_fields(inner, type_.item_type, f"{path}[{index}]")
-    elif isinstance(type_, inspect.DictType) and isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _unknown_fields(inner, type_.value_type, f"{path}[{name}]")
 
 
 def _counts_beside_all(value: object, path: str) -> Faults:
@@ -264,38 +221,6 @@ def _counted(wanted: _W) -> _W:
     return msgspec.structs.replace(
         wanted, allocation_mode=mode, count=wanted.count or 1 if mode == "ExactCount" else wanted.count
     )
-
-
-def _fault(error: msgspec.ValidationError, document: bytes) -> Fault:
-    """msgspec's ``Expected `int`, got `str` - at `$.spec.count` `` with the value that stands there."""
-    text = str(error)
-    found = _MSGSPEC_PATH.search(text)
-    path = found[1] if found else ""
-    detail = _MSGSPEC_PATH.sub("", text)
-    steps = re.findall(r"\[(\.\.\.|\d+)\]|([^.\[\]]+)", path)
-    found_at = list(_look_up(msgspec.json.decode(document), [a or b for a, b in steps])) or [(path, None)]
-    missing = re.search(r"missing required field `(\w+)`", detail)
-    if missing:
-        lacking = [at for at, value in found_at if isinstance(value, dict) and missing[1] not in value]
-        return Fault(f"{lacking[0] if lacking else path}.{missing[1]}".lstrip("."), None, "there")
-    expected = re.search(r"Expected `([^`]+)`", detail)
-    names = expected[1].split(" | ") if expected else []
-    right = " or ".join(_RIGHT.get(name, name) for name in names if name != "null") or detail
-    wrong = [pair for pair in found_at if type(pair[1]) not in [_PYTHON.get(name) for name in names]]
-    at, value = (wrong or found_at)[0]
-    return Fault(at or "the document", "null" if value is None else value, right)
-
-
-def _look_up(value: Any, steps: Sequence[str], at: str = "") -> Iterator[tuple[str, object]]:
-    """What stands at a path, and the path; an ellipsis is every key of a map, which msgspec does not name."""
-    if not steps:
-        yield at, value
-    elif isinstance(value, dict):
-        for key in value if steps[0] == "..." else [steps[0]]:
-            step = f"[{key}]" if steps[0] == "..." else f".{key}"
-            yield from _look_up(value.get(key), steps[1:], f"{at}{step}".lstrip("."))
-    elif isinstance(value, list) and steps[0].isdigit() and int(steps[0]) < len(value):
-        yield from _look_up(value[int(steps[0])], steps[1:], f"{at}[{steps[0]}]")
 
 
 def _invalid(subject: str, fault: Fault) -> InvalidObjectError:

@@ -127,7 +127,11 @@ def _handler(gate: Gate) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            length = int(self.headers["Content-Length"])
+            body = self.rfile.read(length)
+            if len(body) < length:  # it was killed
+                self.close_connection = True
+                return
             with gate:
                 try:
                     self._write(body)

@@ -1,10 +1,10 @@
-"""Objects that are nearly right: examples of the resource.k8s.io kinds, and what goes wrong with them."""
+"""Objects that are nearly right: examples of the kinds that placement looks at, and their faults."""
 
 from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -135,6 +135,61 @@ def examples() -> dict[str, Json]:
     }
 
 
+def looser_examples() -> dict[str, Json]:
+    """Right ones of kinds that have many fields more."""
+    selector = {
+        "matchLabels": {"app": "x"},
+        "matchExpressions": [{"key": "tier", "operator": "In", "values": ["a"]}],
+    }
+    term = {"labelSelector": selector, "topologyKey": "zone"}
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    amounts = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "2Gi", "cpu": "2"}}
+    main = {
+        "name": "main",
+        "image": "none",
+        "ports": [{"containerPort": 80, "hostPort": 80, "protocol": "TCP"}],
+        "resources": {**amounts, "claims": [{"name": "made", "request": "gpu"}]},
+    }
+    sidecar = {"name": "sidecar", "image": "none", "restartPolicy": "Always"}
+    spread = {
+        "maxSkew": 1,
+        "minDomains": 2,
+        "topologyKey": "zone",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": selector,
+        "nodeAffinityPolicy": "Honor",
+        "nodeTaintsPolicy": "Ignore",
+    }
+    pod = {
+        "containers": [main],
+        "initContainers": [{**sidecar, "resources": {"requests": {"cpu": "500m"}}}],
+        "resourceClaims": [
+            {"name": "made", "resourceClaimTemplateName": "template"},
+            {"name": "there", "resourceClaimName": "claim"},
+        ],
+        "nodeSelector": {"a": "b"},
+        "schedulingGates": [{"name": "example.com/gate"}],
+        "tolerations": [_TOLERATION, {"operator": "Exists"}, {**_TOLERATION, "tolerationSeconds": 5}],
+        "affinity": {
+            "nodeAffinity": {required: _NODES},
+            "podAffinity": {required: [{**term, "namespaces": ["default"]}]},
+            "podAntiAffinity": {required: [{**term, "namespaceSelector": selector}]},
+        },
+        "topologySpreadConstraints": [spread],
+    }
+    node = {"unschedulable": True, "taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}
+    return {
+        "pod": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod", **_METADATA}, "spec": pod},
+        "node": {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": "some-node", **_METADATA},
+            "spec": node,
+            "status": {"allocatable": {"cpu": "4", "memory": "1Gi"}},
+        },
+    }
+
+
 _VALUES: Final[tuple[Any, ...]] = (
     None,
     "",
@@ -216,12 +271,11 @@ class Mutant:
     object: Json
 
 
-def mutants(seed: int, count: int) -> Iterator[Mutant]:
+def mutants(examples: Mapping[str, Json], seed: int, count: int) -> Iterator[Mutant]:
     """Examples with one change each, two at times; the same for the same seed."""
     chance = random.Random(seed)
-    originals = list(examples().items())
     for _ in range(count):
-        title, original = chance.choice(originals)
+        title, original = chance.choice(list(examples.items()))
         changed = copy.deepcopy(original)
         for _ in range(chance.choice((1, 1, 1, 2))):
             title = f"{title}: {_change(chance, changed)}"
