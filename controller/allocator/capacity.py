@@ -31,7 +31,8 @@ class Share:
 
 def share(device: Device, requests: Requests) -> Share | None:
     """What the request takes of the device; None where it asks for a capacity that the device does not have,
-    or for an amount that the device's policy does not give.
+    or for an amount that the device's policy does not give. Less than nothing, which the API server lets
+    through, would be room for others: no device gives it.
     """
     wanted = dict(requests)
     if not wanted.keys() <= device.capacity.keys():
@@ -42,7 +43,7 @@ def share(device: Device, requests: Requests) -> Share | None:
         text = _rounded(wanted.get(name), capacity)
         amounts[name] = quantity.parse(text)
         texts[name] = text
-        if not _allowed(amounts[name], capacity):
+        if amounts[name] < 0 or not _allowed(amounts[name], capacity):
             return None
     return Share(amounts, texts)
 

@@ -1,8 +1,10 @@
 """Random questions to an allocator: small clusters over all features of DRA, as the API server would accept
 them.
 
-Kept out: distinctAttribute (Kubernetes 1.36 accepts x, y, x) and expressions that fail on a device (whether
-Kubernetes meets it depends on the order in which it tries devices).
+Kept out: distinctAttribute (Kubernetes 1.36 accepts x, y, x), expressions that fail on a device (whether
+Kubernetes meets it depends on the order in which it tries devices), devices with a node selector of several
+terms (Kubernetes finds them, but cannot write what it has found; we name the node instead), and requests for
+less than nothing of a capacity (Kubernetes gives it to others; we refuse).
 """
 
 from __future__ import annotations
@@ -14,12 +16,42 @@ from typing import Any, Final
 Json = dict[str, Any]
 
 DRIVERS: Final = ("tandem-dra.io", "nic.example.com")
-NODE: Final[Json] = {"metadata": {"name": "node", "labels": {"zone": "a"}}}
+NODE: Final[Json] = {"metadata": {"name": "node", "labels": {"zone": "a", "size": "5"}}}
+
+
+def _need(key: str, operator: str, *values: str, of: str = "matchExpressions") -> Json:
+    """A term of a node selector."""
+    return {of: [{"key": key, "operator": operator, **({"values": [*values]} if values else {})}]}
+
+
+THE_NODE: Final[Sequence[Json]] = (
+    _need("zone", "In", "a"),
+    _need("zone", "NotIn", "b"),
+    _need("zone", "Exists"),
+    _need("nowhere", "DoesNotExist"),
+    _need("size", "Gt", "4"),
+    _need("size", "Lt", "6"),
+    _need("metadata.name", "In", "node", of="matchFields"),
+    _need("zone", "In", "a", "b") | _need("metadata.name", "NotIn", "other", of="matchFields"),
+)
+NOT_THE_NODE: Final[Sequence[Json]] = (
+    _need("zone", "In", "b"),
+    _need("zone", "NotIn", "a"),
+    _need("zone", "DoesNotExist"),
+    _need("size", "Gt", "5"),
+    _need("zone", "Lt", "5"),
+    _need("metadata.name", "NotIn", "node", of="matchFields"),
+    _need("zone", "In", "a") | _need("metadata.name", "In", "other", of="matchFields"),
+    {},
+)
+"""Node selector terms that mean the node, and such that do not."""
+
 ATTRIBUTES: Final = (
     "resource.kubernetes.io/pcieRoot",
     "resource.kubernetes.io/numaNode",
     "tandem-dra.io/color",
     "nic.example.com/color",
+    "tandem-dra.io/firmware",
 )
 CAPACITIES: Final = ("memory", "bandwidth")
 
@@ -165,15 +197,14 @@ class _Generator:
         return {"metadata": {"name": name}, "spec": {"driver": driver, "pool": described, **part}}
 
     def _place(self, where: str) -> Json:
-        def labelled(zone: str) -> Json:
-            term = {"key": "zone", "operator": "In", "values": [zone]}
-            return {"nodeSelector": {"nodeSelectorTerms": [{"matchExpressions": [term]}]}}
+        def selected(needs: Sequence[Json]) -> Json:
+            return {"nodeSelector": {"nodeSelectorTerms": [self._random.choice(needs)]}}
 
         if where == "elsewhere":
-            return self._random.choice(({"nodeName": "other"}, labelled("b")))
+            return self._random.choice(({"nodeName": "other"}, selected(NOT_THE_NODE)))
         return {
             "name": {"nodeName": "node"},
-            "selector": labelled("a"),
+            "selector": selected(THE_NODE),
             "all": {"allNodes": True},
             "device": {"perDeviceNodeSelection": True},
         }[where]
@@ -192,6 +223,15 @@ class _Generator:
         if self._chance(0.6):
             value = self._random.choice(({"int": 0}, {"int": 1}, {"int": 1}))
             attributes[self._random.choice(("color", "color", ATTRIBUTES[2]))] = value
+        if self._chance(0.4):
+            same = (
+                {"string": "1.2.3"},
+                {"version": "1.2.3"},
+                {"version": "1.2.3+b"},
+                {"bool": True},
+                {"int": 1},
+            )
+            attributes[self._random.choice(("firmware", ATTRIBUTES[4]))] = self._random.choice(same)
         if self._shared and self._chance(0.7):
             device["allowMultipleAllocations"] = True
         if self._chance(0.8 if self._shared else 0.2):
@@ -214,6 +254,8 @@ class _Generator:
             effect = self._random.choice(("NoSchedule", "NoSchedule", "NoExecute", "None"))
             key = self._random.choice(("broken", "slow"))
             device["taints"] = [{"key": key, "value": self._random.choice(("", "very")), "effect": effect}]
+            if self._chance(0.2):
+                device["taints"].append({"key": "far", "value": "very", "effect": "NoSchedule"})
         if self._chance(0.03):
             device |= {"bindingConditions": ["ready"], "bindingFailureConditions": ["broken"]}
         return device
@@ -273,7 +315,9 @@ class _Generator:
         if self._matched and self._chance(0.8):
             devices["constraints"] = [
                 {
-                    "matchAttribute": self._random.choice((*ATTRIBUTES[:2], *ATTRIBUTES[:3], ATTRIBUTES[3])),
+                    "matchAttribute": self._random.choice(
+                        (*ATTRIBUTES[:2], *ATTRIBUTES[:3], *ATTRIBUTES[3:])
+                    ),
                     "requests": self._random.choice(
                         ([], [request["name"] for request in requests], self._some(names, 3))
                     ),
@@ -296,6 +340,8 @@ class _Generator:
 
     def _wish(self) -> Json:
         wish: Json = {"deviceClassName": self._random.choice(("any", "any", "gpu", "nic"))}
+        if self._chance(0.01):
+            wish["deviceClassName"] = "unknown"
         if self._chance(0.15):
             wish["allocationMode"] = "All"
         else:
@@ -309,13 +355,13 @@ class _Generator:
             toleration: Json = {"operator": "Exists"}
             if self._chance(0.7):
                 toleration["key"] = self._random.choice(("broken", "slow"))
-                if self._chance(0.3):
-                    toleration |= {"operator": "Equal", "value": self._random.choice(("", "very"))}
+            if self._chance(0.3):
+                toleration |= {"operator": "Equal", "value": self._random.choice(("", "very"))}
             if self._chance(0.3):
                 toleration["effect"] = self._random.choice(("NoSchedule", "NoExecute"))
             wish["tolerations"] = [toleration]
         if self._chance(0.5 if self._shared else 0.03):
-            amounts = ("1Gi", "1500Mi", "2Gi", "3Gi", "5Gi", "9Gi")
+            amounts = ("1Gi", "1500Mi", "2Gi", "3Gi", "5Gi", "9Gi", "0", "0.5")
             wish["capacity"] = {
                 "requests": {c: self._random.choice(amounts) for c in self._some(CAPACITIES, 2)[:1]}
             }

@@ -9,9 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
-from tests.oracle.generate import CLASSES, EXPRESSIONS, NODE, Json
+from tests.oracle.generate import CLASSES, EXPRESSIONS, NODE, THE_NODE, Json
 
-_UNITS = {"Gi": 2**30, "Mi": 2**20, "Ki": 2**10}
+_UNITS = {"Gi": 2**30, "Mi": 2**20, "Ki": 2**10, "m": Fraction(1, 1000)}
 Key = tuple[str, str, str]
 """Driver, pool, device."""
 
@@ -253,8 +253,7 @@ def _reaches(place: Json) -> bool:
     if "nodeName" in place:
         return bool(place["nodeName"] == NODE["metadata"]["name"])
     if "nodeSelector" in place:
-        term = place["nodeSelector"]["nodeSelectorTerms"][0]["matchExpressions"][0]
-        return NODE["metadata"]["labels"].get(term["key"]) in term["values"]
+        return any(term in THE_NODE for term in place["nodeSelector"]["nodeSelectorTerms"])
     return bool(place.get("allNodes"))
 
 
