@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from tests.oracle.generate import CLASSES, EXPRESSIONS, NODE, THE_NODE, Json
 
-_UNITS = {"Gi": 2**30, "Mi": 2**20, "Ki": 2**10, "m": Fraction(1, 1000)}
+_UNITS: Mapping[str, int | Fraction] = {"Gi": 2**30, "Mi": 2**20, "Ki": 2**10, "m": Fraction(1, 1000)}
 Key = tuple[str, str, str]
 """Driver, pool, device."""
 
