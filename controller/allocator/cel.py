@@ -2,16 +2,16 @@
 
 The environment is Kubernetes': `device.driver`, `device.attributes["domain"].name`,
 `device.capacity["domain"].name` (a quantity), `device.allowMultipleAllocations`. An unknown domain is an
-empty map, an unknown name is an error. Missing of Kubernetes' functions are ``includes``, which comes with
-list attributes and is off by default, ``unwrapOpt``, ``optional.unwrap``, ``transformMap`` and
-``transformMapEntry``, and comparing numbers of two types that are known beforehand (``1 < 2.0``): a claim
-that uses them is told so. Lists of mixed literals (``[1, "a"]``) are taken, though Kubernetes refuses them.
+empty map, an unknown name is an error. Missing of Kubernetes' functions is ``includes``, which comes with
+list attributes and is off by default: a claim that uses it is told so. Lists of mixed literals (``[1, "a"]``)
+are taken, though Kubernetes refuses them.
 
 An expression is compiled once; a verdict is kept by expression and content of the device.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from cel_expr_python.ext import ext_bindings, ext_optional, ext_strings
 
 from controller.allocator import cel_formats, cel_functions, cel_network
 from controller.allocator.cel_functions import quantity_value, semver_value
-from controller.allocator.cel_syntax import rewritten, too_costly
+from controller.allocator.cel_syntax import rewritten, too_costly, with_free_numbers
 from controller.allocator.cel_values import QUANTITY
 from controller.allocator.model import NodeDevices, PoolDevice
 from driver.errors import PermanentError
@@ -32,6 +32,7 @@ Verdict = bool | str
 _EXTENSIONS: Final = "extensions: [{name: sets}, {name: two-var-comprehensions}, {name: lists}]"
 _STRINGS: Final = 2
 """Kubernetes' version of the extension: with the next one texts could be reversed."""
+_NUMBERS: Final = re.compile(r"'_[<>]=?_' applied to '\((?:u?int|double), (?:u?int|double)\)'")
 _KEPT_VERDICTS: Final = 500_000
 
 
@@ -128,14 +129,23 @@ class CelCache:
         costly = too_costly(expression)
         if costly:
             return _Compiled(None, costly)
+        text = rewritten(expression)
         try:
-            program = self._environment.compile(rewritten(expression))
+            program = self._environment.compile(text)
         except Exception as error:  # the binding raises bare RuntimeErrors
-            return _Compiled(None, self._complaint(expression) or _first_line(str(error)))
+            program = self._with_free_numbers(text) if _NUMBERS.search(str(error)) else None
+            if program is None:
+                return _Compiled(None, self._complaint(expression) or _first_line(str(error)))
         returns = program.return_type()
         if returns not in (cel.Type.BOOL, cel.Type.DYN):
             return _Compiled(None, f"must evaluate to bool, not {returns.name()}")
         return _Compiled(program)
+
+    def _with_free_numbers(self, text: str) -> Any:
+        try:
+            return self._environment.compile(with_free_numbers(text))
+        except Exception:  # the same
+            return None
 
     def _complaint(self, expression: str) -> str:
         """What is wrong with the expression as it was written."""

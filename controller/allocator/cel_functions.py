@@ -126,6 +126,20 @@ def _last_index(items: Any, item: Any, start: int | None = None) -> int:
     return max((i for i, one in enumerate(items) if one == item), default=-1)
 
 
+def _mapped(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    return {key: value for key, value in pairs}  # noqa: C416 - of lists of two
+
+
+def _merged(maps: Sequence[dict[Any, Any]]) -> dict[Any, Any]:
+    merged: dict[Any, Any] = {}
+    for some in maps:
+        for key, value in some.items():
+            if key in merged:
+                raise ValueError(f"insert failed: key {key} already exists")
+            merged[key] = value
+    return merged
+
+
 def declarations() -> list[cel.FunctionDecl]:
     """The functions for a CEL environment. Two-value overloads: quantity with quantity, version with
     version.
@@ -200,6 +214,8 @@ def declarations() -> list[cel.FunctionDecl]:
         of("major", SEMVER, t.INT, lambda v: _version(v).major),
         of("minor", SEMVER, t.INT, lambda v: _version(v).minor),
         of("patch", SEMVER, t.INT, lambda v: _version(v).patch),
+        of("mappedAny", t.List(items), t.Map(anything, anything), _mapped),
+        of("mergedAny", t.List(t.Map(anything, anything)), t.Map(anything, anything), _merged),
         of("isSorted", items, t.BOOL, _is_sorted),
         of("sum", items, anything, lambda xs: sum(xs)),
         of("min", items, anything, _extreme(min, "min")),

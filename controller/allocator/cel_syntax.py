@@ -22,6 +22,14 @@ _TOKEN: Final = re.compile(
     r"""|(?P<call>\.\s*(?:indexOf|lastIndexOf)(?=\s*\())"""
     r"""|(?P<first>\.\s*validate|(?<![\w.])format\s*\.\s*named)\s*\("""
     r"""|(?<![\w.])(?P<string>string)\s*\("""
+    r"""|\.\s*(?P<maps>transformMap|transformMapEntry)\s*\("""
+    r"""|(?<![\w.])(?P<unwrap>optional\s*\.\s*unwrap)\s*\("""
+    r"""|(?P<unwrapped>\.\s*unwrapOpt\s*\(\s*\))"""
+)
+_UNWRAPPED: Final = ".filter(some__, some__.hasValue()).map(some__, some__.value())"
+_NUMBER: Final = r"(?<![\w.])-?(?:\d+\.\d+(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+|0x[0-9a-fA-F]+u?|\d+u?)(?![\w.])"
+_COMPARED: Final = re.compile(
+    rf"(?P<before>{_NUMBER})(?=\s*[<>])|(?P<operator>[<>]=?\s*)(?P<after>{_NUMBER})"
 )
 _ADDRESSES: Final = re.compile(r"\b(?:ip|cidr|masked)\s*\(")
 _LOOP: Final = re.compile(
@@ -34,7 +42,8 @@ def rewritten(expression: str) -> str:
 
     ``device.attributes[X]`` becomes an empty map for an unknown domain X, and ``[?X]`` an optional of it;
     ``indexOf`` and ``lastIndexOf`` become functions of ours that know lists too, and ``string`` is asked of
-    addresses and networks by their texts. What the formats call an optional is the first of a list.
+    addresses and networks by their texts. What the formats call an optional is the first of a list. Maps are
+    transformed into lists, of which a function of ours makes maps.
     """
     out: list[str] = []
     at = 0
@@ -48,6 +57,10 @@ def rewritten(expression: str) -> str:
             out.append(f"{found['call']}Any")
             at = found.end()
             continue
+        if found["unwrapped"]:
+            out.append(_UNWRAPPED)
+            at = found.end()
+            continue
         end = _bracket_end(expression, found.end())
         if end < 0:
             at = found.start()
@@ -57,6 +70,12 @@ def rewritten(expression: str) -> str:
         if found["first"]:
             out.append(f"{found['first']}Any({index}).first()")
             continue
+        if found["maps"]:
+            out.append(_map_from_list(found["maps"], index))
+            continue
+        if found["unwrap"]:
+            out.append(f"({index}){_UNWRAPPED}")
+            continue
         if found["string"]:
             out.append(f"string(plainAny({index}))" if _ADDRESSES.search(expression) else f"string({index})")
             continue
@@ -65,6 +84,56 @@ def rewritten(expression: str) -> str:
         out.append(f"optional.of{value}" if found["optional"] else value)
     out.append(expression[at:])
     return "".join(out)
+
+
+def with_free_numbers(expression: str) -> str:
+    """The expression with numbers that are compared (``x < 2.0``) of no type that is known beforehand: as
+    Kubernetes, the C++ runtime compares those of different types, but its checker does not let it.
+    """
+    out: list[str] = []
+    at = 0
+    for found in _TOKEN.finditer(expression):
+        if found["literal"] and found.start() >= at:
+            end = _literal_end(expression, found)
+            out += [_freed(expression[at : found.start()]), expression[found.start() : end]]
+            at = end
+    return "".join((*out, _freed(expression[at:])))
+
+
+def _freed(code: str) -> str:
+    def free(found: re.Match[str]) -> str:
+        if found["before"]:
+            return f"dyn({found['before']})"
+        return f"{found['operator']}dyn({found['after']})"
+
+    return _COMPARED.sub(free, code)
+
+
+def _map_from_list(macro: str, arguments: str) -> str:
+    """``transformMap(k, v, e)`` as a list of pairs, ``transformMapEntry(k, v, e)`` as one of maps."""
+    *before, value = _arguments(arguments)
+    if macro == "transformMapEntry":
+        return f".transformList({','.join((*before, value))}).mergedAny()"
+    pair = f"[dyn({before[0]}), dyn({value})]" if before else value
+    return f".transformList({','.join((*before, pair))}).mappedAny()"
+
+
+def _arguments(text: str) -> list[str]:
+    """Parted by the commas that are in no bracket."""
+    parts, at, begin = [], 0, 0
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if found and found["literal"]:
+            at = _literal_end(text, found)
+        elif text[at] in "[({":
+            end = _bracket_end(text, at + 1)
+            at = end + 1 if end >= 0 else len(text)
+        else:
+            if text[at] == ",":
+                parts.append(text[begin:at])
+                begin = at + 1
+            at += 1
+    return [*parts, text[begin:]]
 
 
 def too_costly(expression: str) -> str:

@@ -101,6 +101,11 @@ TRUE = [
     '"abc".charAt(1) == "b" && ["a", "b"].join("+") == "a+b" && strings.quote("a") == "\\"a\\""',
     'quantity("100k").asInteger() == 100000 && quantity("1.5").asApproximateFloat() > 1.4',
     '"a.b".contains(".") && "a".endsWith("a") && "A".upperAscii() == "A" && size("ab") == 2',
+    '1 < 2.0 && 2u > 1 && -1 <= 0.5 && 1e1 >= 10 && "1 < 2.0" != ""',
+    'quantity("1.5").asApproximateFloat() > 1 && 0 < quantity("1.5").asApproximateFloat()',
+    '{"a": 1}.transformMap(k, v, v + size("a, b")) == {"a": 5} && [7].transformMap(i, v, v > 7, v) == {}',
+    '{"a": 1, "b": 2}.transformMapEntry(k, v, v > 1, {v: k}) == {2: "b"}',
+    "[optional.of(1), optional.none()].unwrapOpt() == [1] && optional.unwrap([optional.of(2)]) == [2]",
     'duration("90s") > duration("1m") && timestamp("2026-01-01T00:00:00Z").getFullYear() == 2026',
 ]
 
@@ -119,6 +124,7 @@ CANNOT_BE_TOLD = [
     ('ip("::ffff:1.2.3.4").family() == 4', "IPv4 in IPv6"),
     ('cidr("10.0.0.0/8").containsIP(quantity("1") == quantity("1") ? dyn(1) : dyn(2))', "overload"),
     (f"{OURS}.rail", "not true or false"),
+    ("[1, 2].transformMapEntry(i, v, {0: v}) == {}", "already exists"),
 ]
 
 
@@ -139,6 +145,8 @@ DO_NOT_COMPILE = [
     ('quantity("1").in == "1"', "Syntax error"),
     ('has(quantity("1").in)', "must be a field selection"),
     ('"ab".reverse() == "ba"', "no matching overload"),
+    ("1 == 1.0", "no matching overload"),
+    ('1 < "2"', "no matching overload"),
 ]
 
 ERRORS = [expression for expression, _ in (*CANNOT_BE_TOLD, *DO_NOT_COMPILE)]
