@@ -55,6 +55,7 @@ class ClusterView:
             read: Callable[[msgspec.Raw], T] | None = None,
             *,
             optional: bool = False,
+            complete: bool = False,
             field_selector: str = "",
         ) -> Informer[T]:
             return Informer(
@@ -65,10 +66,12 @@ class ClusterView:
                 read=read,
                 name=path.rpartition("/")[2],
                 optional=optional,
+                complete=complete,
                 field_selector=field_selector,
             )
 
-        self._claims = watch(paths.claims(), ResourceClaim, state.apply_claim, ClaimReader())
+        # What an unknown claim holds would be taken for free.
+        self._claims = watch(paths.claims(), ResourceClaim, state.apply_claim, ClaimReader(), complete=True)
         self._informers: list[_Watcher] = [
             watch(paths.nodes(), Node, lambda old, new, _: state.apply_node(old, new), NodeReader()),
             watch(

@@ -82,5 +82,22 @@ class KubeNotFoundError(KubeError, PermanentError):
     """404: the object is not there."""
 
 
+class KubeUnreadableError(KubeError, RetryableError):
+    """An object has another form than we know.
+
+    Attributes:
+        namespace: of the object; empty where it is cluster-scoped.
+        name: of the object.
+        version: its resourceVersion.
+    """
+
+    def __init__(self, message: str, *, namespace: str, name: str, version: str) -> None:
+        title = f"{namespace}/{name}".lstrip("/")
+        super().__init__(f"{title} cannot be read: {message}", status=200)
+        self.namespace = namespace
+        self.name = name
+        self.version = version
+
+
 class KubeRefusedError(KubeError, PermanentError):
     """Another 4xx: the request is wrong or not allowed."""

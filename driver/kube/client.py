@@ -28,10 +28,13 @@ from driver.errors import (
     KubeNotFoundError,
     KubeRefusedError,
     KubeUnavailableError,
+    KubeUnreadableError,
 )
 from driver.kube import protobuf
 
 T = TypeVar("T")
+Skip = Callable[[KubeUnreadableError], None]
+"""Told of each object that is left out, since it cannot be read."""
 PatchKind = Literal["merge", "json", "apply"]
 
 _CONTENT_TYPES: Mapping[PatchKind, str] = {
@@ -61,6 +64,15 @@ class _List(msgspec.Struct, Generic[T]):
     items: list[T] | None = None
 
 
+class _Named(msgspec.Struct):
+    class _Metadata(msgspec.Struct, rename="camel"):
+        name: str = ""
+        namespace: str = ""
+        resource_version: str = ""
+
+    metadata: _Metadata
+
+
 class _Status(msgspec.Struct):
     message: str = ""
     reason: str = ""
@@ -83,9 +95,12 @@ class WatchEvent(Generic[T]):
 class WatchStream(Generic[T]):
     """Iterates over a watch's events until the server ends it or `close` is called, from any thread."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, read: Callable[[msgspec.Raw], T]) -> None:
+    def __init__(
+        self, response: urllib3.BaseHTTPResponse, read: Callable[[msgspec.Raw], T], skip: Skip | None = None
+    ) -> None:
         self._response = response
         self._read = read
+        self._skip = skip
         self._closed = threading.Event()
 
     def __iter__(self) -> Iterator[WatchEvent[T]]:
@@ -94,6 +109,7 @@ class WatchStream(Generic[T]):
         Raises:
             KubeGoneError: the version is too old; list again.
             KubeUnavailableError: the connection broke.
+            KubeUnreadableError: an object is not as we know them, and there is no `skip`.
         """
         envelope = msgspec.json.Decoder(_RawWatchEvent)
         pending = b""
@@ -105,7 +121,9 @@ class WatchStream(Generic[T]):
                         event = envelope.decode(line)
                         if event.type == "ERROR":
                             raise _error_from(msgspec.json.decode(event.object, type=_Status), "watch")
-                        yield WatchEvent(event.type, self._read(event.object))
+                        found = _read(event.object, self._read, self._skip)
+                        if found is not None:
+                            yield WatchEvent(event.type, found)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             if isinstance(error, msgspec.MsgspecError):
                 raise
@@ -181,21 +199,26 @@ class KubeClient:
         field_selector: str = "",
         label_selector: str = "",
         read: Callable[[msgspec.Raw], T] | None = None,
+        skip: Skip | None = None,
     ) -> tuple[list[T], str]:
         """Read all objects, page by page, and the resource version to watch from.
 
         Each object is decoded by itself, by `read` if that is given; so of a page no more than its bytes is
-        ever held besides what `read` keeps.
+        ever held besides what `read` keeps. Those that are not as we know them are left out and told to
+        `skip`, if that is given.
 
         Raises:
             KubeGoneError: the pages grew too old meanwhile; list again.
+            KubeUnreadableError: an object is not as we know them, and there is no `skip`.
             KubeError: any other refusal.
         """
         items: list[T] = []
         query = {"limit": str(_PAGE_SIZE), **_selectors(field_selector, label_selector)}
         while True:
             page = self._decoder(_List[msgspec.Raw]).decode(self._call("GET", path, query=query))
-            items.extend(map(read or self._decoder(type).decode, page.items or ()))
+            decode = read or self._decoder(type).decode
+            found = (_read(item, decode, skip) for item in page.items or ())
+            items.extend(item for item in found if item is not None)
             if not page.metadata.continue_:
                 return items, page.metadata.resource_version
             query["continue"] = page.metadata.continue_
@@ -269,8 +292,9 @@ class KubeClient:
         label_selector: str = "",
         timeout_seconds: int = 300,
         read: Callable[[msgspec.Raw], T] | None = None,
+        skip: Skip | None = None,
     ) -> WatchStream[T]:
-        """Open a watch, with bookmarks; the server ends it after `timeout_seconds`. `read` as for `list`.
+        """Open a watch, with bookmarks; the server ends it after `timeout_seconds`. The rest as for `list`.
 
         Raises:
             KubeGoneError: the version is too old; list again.
@@ -285,7 +309,7 @@ class KubeClient:
         }
         timeout = urllib3.Timeout(connect=5.0, read=timeout_seconds + 30.0)
         response = self._request("GET", path, query=query, timeout=timeout, stream=True)
-        return WatchStream(response, read or self._decoder(type).decode)
+        return WatchStream(response, read or self._decoder(type).decode, skip)
 
     def close(self) -> None:
         """Close idle connections; watches end with their streams."""
@@ -347,6 +371,21 @@ class KubeClient:
             status.code = response.status
             raise _error_from(status, f"{method} {path}")
         return response
+
+
+def _read(raw: msgspec.Raw, decode: Callable[[msgspec.Raw], T], skip: Skip | None) -> T | None:
+    """The object; None where it cannot be read and was told to `skip`."""
+    try:
+        return decode(raw)
+    except msgspec.MsgspecError as error:
+        named = msgspec.json.decode(raw, type=_Named).metadata
+        unreadable = KubeUnreadableError(
+            str(error), namespace=named.namespace, name=named.name, version=named.resource_version
+        )
+        if skip is None:
+            raise unreadable from error
+    skip(unreadable)
+    return None
 
 
 def _selectors(field_selector: str, label_selector: str) -> dict[str, str]:

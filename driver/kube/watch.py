@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from driver.errors import KubeError, KubeGoneError, KubeNotFoundError
+from driver.errors import KubeError, KubeGoneError, KubeNotFoundError, KubeUnreadableError
 from driver.kube.client import KubeClient, WatchStream
 from driver.kube.objects import ObjectMeta
 
@@ -66,12 +66,16 @@ class Informer(Generic[T]):
         on_change: Callable[[Change[T]], None] | None = None,
         read: Callable[[msgspec.Raw], T] | None = None,
         optional: bool = False,
+        complete: bool = False,
         name: str = "",
     ) -> None:
         """`read` decodes one object, and may keep less of it than the API server sends.
 
         `optional`: a kind that the API server does not have (yet) is one of which there are no objects.
+        `complete`: an object that cannot be read is not left out, but stops the news until it is another,
+        since to know nothing of it would do harm.
         """
+        self._skip = None if complete else self._leave_out
         self._optional = optional
         self._client = client
         self._path = path
@@ -165,6 +169,7 @@ class Informer(Generic[T]):
             field_selector=self._field_selector,
             label_selector=self._label_selector,
             read=self._read,
+            skip=self._skip,
         )
         fresh = {_key(obj): obj for obj in objects}
         for key in [key for key in self._store if key not in fresh]:
@@ -187,6 +192,7 @@ class Informer(Generic[T]):
             label_selector=self._label_selector,
             timeout_seconds=random.randint(240, 360),  # noqa: S311
             read=self._read,
+            skip=self._skip,
         )
         with self._lock:
             self._stream = stream
@@ -198,6 +204,12 @@ class Informer(Generic[T]):
             elif event.kind == "DELETED":
                 self._forget(_key(event.object))
             self._version = event.object.metadata.resource_version
+
+    def _leave_out(self, error: KubeUnreadableError) -> None:
+        log.error("watching %s: %s; it is taken for one that is not there", self._path, error)
+        self._forget((error.namespace, error.name))
+        if self._version:
+            self._version = error.version
 
     def _put(self, key: Key, obj: T) -> None:
         old = self._store.get(key)

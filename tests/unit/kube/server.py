@@ -28,9 +28,10 @@ class Served:
     hang_up: int = 0
     """So many reads are not answered: the connection ends."""
 
-    def put(self, name: str, kind: str = "MODIFIED", *, send: bool = True) -> None:
+    def put(self, name: str, kind: str = "MODIFIED", *, send: bool = True, **more: Any) -> None:
         self.version += 1
-        obj = {"metadata": {"name": name, "uid": f"uid-{name}", "resourceVersion": str(self.version)}}
+        metadata = {"name": name, "uid": f"uid-{name}", "resourceVersion": str(self.version)}
+        obj = {"metadata": metadata, **more}
         self.objects[name] = obj
         if kind == "DELETED":
             del self.objects[name]

@@ -115,6 +115,40 @@ def test_an_informer_that_is_asked_to_reads_what_its_watch_did_not_tell(
     informer.stop()
 
 
+def test_an_object_of_another_form_is_left_out_and_named_and_the_others_are_there(
+    api: tuple[Served, KubeClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    served, client = api
+    seen: queue.Queue[Change[Node]] = queue.Queue()
+    served.put("a", send=False)
+    served.put("odd", send=False, spec={"unschedulable": "maybe"})
+    informer = Informer(client, paths.nodes(), Node, on_change=seen.put)
+    informer.start()
+    assert informer.wait_synced(5)
+    assert {name for _, name in informer.snapshot()} == {"a"}
+    served.put("a", spec="none")
+    served.put("b", "ADDED")
+    kinds = [seen.get(timeout=5).kind for _ in range(3)]
+    assert kinds == ["ADDED", "DELETED", "ADDED"]
+    assert {name for _, name in informer.snapshot()} == {"b"}
+    assert "odd cannot be read: Expected `bool`, got `str` - at `$.spec.unschedulable`" in caplog.text
+    informer.stop()
+
+
+def test_where_all_must_be_known_an_object_of_another_form_stops_the_news(
+    api: tuple[Served, KubeClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    served, client = api
+    served.put("odd", send=False, spec={"unschedulable": "maybe"})
+    informer = Informer(client, paths.nodes(), Node, complete=True)
+    informer.start()
+    assert not informer.wait_synced(0.05)
+    served.put("odd", send=False)
+    assert informer.wait_synced(5)
+    assert "odd cannot be read" in caplog.text
+    informer.stop()
+
+
 def test_a_callback_that_raises_does_not_stop_the_news(api: tuple[Served, KubeClient]) -> None:
     served, client = api
     seen: queue.Queue[str] = queue.Queue()
