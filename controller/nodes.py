@@ -81,6 +81,7 @@ class NodeIndex:
         self._catalogue = Catalogue()
         self._stale: dict[str, None] = {}
         self._unread: set[str] = set()
+        self._gone: set[str] = set()
         self._changed: dict[str, None] = {}
         self._order: list[tuple[int, int, Group]] = []
         self._made = 0
@@ -96,6 +97,8 @@ class NodeIndex:
         """What was refused by the node may do now."""
         self.generation += 1
         record = self.record(name)
+        if record.node is None:
+            self._gone.add(name)
         record.generation = self.generation
         if devices:
             record.devices_generation = self.generation
@@ -194,7 +197,11 @@ class NodeIndex:
             record.standing = self.standing(record)
             published = record.published
             self._place(record, self.group_of(published, record.standing) if published is not None else None)
+            if record.node is None:
+                self._gone.add(name)
             del self._stale[name]
+        if self._gone:
+            self._forget_gone()
 
     def standing(self, record: NodeRecord, draft: Draft | None = None) -> Standing:
         """What is taken of the node's devices, and by the draft."""
@@ -234,6 +241,17 @@ class NodeIndex:
             known = Group(published, *key, standing.taken.bit_count(), self._made)
             groups[key] = known
         return known
+
+    def _forget_gone(self) -> None:
+        """Nodes come and go under names of their own; once no pod is on one that is gone, it never was."""
+        for name in list(self._gone):
+            record = self.records.get(name)
+            if record is not None and record.node is None:
+                if any(record.used.values()) or record.promised or record.published is not None:
+                    continue
+                del self.records[name]
+                self._changed.pop(name, None)
+            self._gone.discard(name)
 
     def _read(self, record: NodeRecord) -> None:
         node = record.node

@@ -216,3 +216,19 @@ def test_a_selector_on_an_identity_finds_the_one_device_in_the_cluster() -> None
     best = chooser(state).choose(Quest(a_pod("p"), (claim,))).best
     assert best is not None
     assert best.node == "n1"
+
+
+def test_a_node_that_is_gone_is_forgotten_when_its_last_pod_is() -> None:
+    state = a_state("n0", "n1")
+    pod = a_pod("p", node="n1")
+    state.apply_pod(None, pod)
+    state.apply_node(a_node("n1"), None)
+    for item in slices_of("n1"):
+        state.apply_slice(item, None)
+    assert groups(state) == [["n0"]]
+    assert set(state.nodes) == {"n0", "n1"}
+    state.apply_pod(pod, None)
+    assert groups(state) == [["n0"]]
+    assert set(state.nodes) == {"n0"}
+    add(state, "n1", slices_of("n1"))
+    assert groups(state) == [["n0", "n1"]]
