@@ -130,7 +130,8 @@ class Builder:
         self, chosen: Sequence[Chosen], names: Sequence[str], near: Near | None
     ) -> tuple[list[Kind], list[tuple[int, ...]]]:
         """The kinds, and for each of `chosen` those it may take. Admin access has kinds of its own for each
-        claim, with the same devices.
+        claim, with the same devices. Their order is that of the node's devices, taken or not: which of like
+        devices are free must not decide which of several equally good answers is found.
         """
         wishes: dict[tuple[int, ...], int] = {}
         numbers: dict[int, int] = {}  # asks that filter alike have one and the same tuple
@@ -158,7 +159,7 @@ class Builder:
         takers_of: dict[tuple[int, bool, int | None], list[int]] = {}
         kinds: list[Kind] = []
         mine: list[list[int]] = [[] for _ in chosen]
-        for (mask, _), indices in members.items():
+        for (mask, _), indices in sorted(members.items(), key=lambda item: (item[0][1], item[1][0])):
             group = tuple(indices)
             first = self._node.devices[group[0]]
             shared = first.device.allow_multiple_allocations

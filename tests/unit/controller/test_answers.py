@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from controller.allocator.candidates import Options
@@ -178,6 +178,20 @@ def worth(answer: Allocation) -> tuple[Any, ...]:
     st.sets(st.tuples(st.sampled_from(NODES), st.integers(0, 15)), max_size=12),
     st.lists(st.tuples(st.integers(0, len(ASKED) - 1), st.sampled_from(NODES), st.booleans()), max_size=4),
     st.sets(st.integers(0, len(ASKED) - 1), min_size=1, max_size=3),
+)
+@example(
+    [
+        *(f"vf-0-{n}: type=vf pcieSwitch=s0 pcieRoot=r0 numaNode=0 rail=0 vfIndex={n}" for n in (0, 1)),
+        "vf-1-0: type=vf pcieSwitch=s1 pcieRoot=r0 numaNode=0 rail=1 vfIndex=0",
+        *(f"vf-0-{n}: type=vf pcieSwitch=s0 pcieRoot=r0 numaNode=0 rail=0 vfIndex={n}" for n in (2, 3)),
+        *(f"gpu-1-{n}: type=gpu pcieSwitch=s1 pcieRoot=r0 numaNode=0 rail=1 uuid=NODE-1-{n}" for n in (0, 1)),
+        "gpu-0-0: type=gpu pcieSwitch=s0 pcieRoot=r0 numaNode=0 rail=0 uuid=NODE-0-0",
+        *(f"vf-1-{n}: type=vf pcieSwitch=s1 pcieRoot=r0 numaNode=0 rail=1 vfIndex={n}" for n in (1, 2)),
+        "shared-0: type=share mem~8Gi multi",
+    ],
+    {("n2", 14), ("n2", 5), ("n2", 0)},
+    [],
+    {3},
 )
 def test_a_shared_answer_is_what_asking_the_node_itself_gives(
     machine: list[str],
