@@ -1,19 +1,29 @@
-"""Pods that name claims, and the claims' pods: who is to be looked at again when a claim changes."""
+"""Pods that name claims, and the claims' pods: who is to be looked at again when a claim changes.
+
+A pod's status says which claims were made for it from templates. But the claims are there a little earlier,
+and say themselves for which pod: who goes by that has decided when kube-scheduler first looks at the pod,
+and spares it a look in vain over all nodes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from driver.kube.objects import Pod, ResourceClaim
+from driver.names import POD_CLAIM_NAME
 
 Key = tuple[str, str]
 """Namespace and name."""
+MadeFor = tuple[str, str]
+"""UID of the pod that a claim was made for, and what the pod calls it."""
+_NONE: Mapping[MadeFor, Sequence[Key]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
 class Claimants:
-    """Follows the pods one change at a time.
+    """Follows pods and claims one change at a time.
 
     Attributes:
         pods: those that name claims and have not ended.
@@ -22,24 +32,30 @@ class Claimants:
 
     pods: dict[Key, Pod] = field(default_factory=dict)
     users: dict[Key, set[Key]] = field(default_factory=dict)
+    _uses: dict[Key, tuple[Key, ...]] = field(default_factory=dict)
+    _made: dict[MadeFor, tuple[Key, ...]] = field(default_factory=dict)
 
     def put(self, pod: Pod) -> None:
         """A pod with claims is there."""
         key = pod.metadata.namespace, pod.metadata.name
         self.pods[key] = pod
-        for claim, _ in claim_keys(pod):
-            if claim:
-                self.users.setdefault(claim, set()).add(key)
+        self._follow(key)
 
     def drop(self, pod: Pod) -> None:
         """It is gone, or another now."""
         key = pod.metadata.namespace, pod.metadata.name
         self.pods.pop(key, None)
-        for claim, _ in claim_keys(pod):
-            if claim and claim in self.users:
-                self.users[claim].discard(key)
-                if not self.users[claim]:
-                    del self.users[claim]
+        self._follow(key)
+
+    def put_claim(self, claim: ResourceClaim) -> set[Key]:
+        """A claim is there, or another now; of one that is reserved its pod knows. Returns the pods that may use
+        others now.
+        """
+        return self._note_made(claim, there=not claim.status.reserved_for)
+
+    def drop_claim(self, claim: ResourceClaim) -> set[Key]:
+        """It is gone. Returns the same."""
+        return self._note_made(claim, there=False)
 
     def of(self, claim: Key) -> list[Pod]:
         """Pods that name the claim."""
@@ -53,21 +69,55 @@ class Claimants:
             if not pod.spec.node_name and not pod.metadata.deletion_timestamp
         )
 
+    def claim_keys(self, pod: Pod) -> Iterator[tuple[Key | None, bool]]:
+        """As the function; what the status does not name yet is the one claim that was made for it."""
+        return claim_keys(pod, self._made)
 
-def claim_keys(pod: Pod) -> Iterator[tuple[Key | None, bool]]:
-    """The pod's claims in its order, and whether each was made for the pod; None while it is not made.
+    def _note_made(self, claim: ResourceClaim, *, there: bool) -> set[Key]:
+        made_for = _made_for(claim)
+        if made_for is None:
+            return set()
+        key, known = (claim.metadata.namespace, claim.metadata.name), self._made.get(made_for, ())
+        if there == (key in known):
+            return set()
+        others = tuple(one for one in known if one != key)
+        if there or others:
+            self._made[made_for] = (*others, key) if there else others
+        else:
+            del self._made[made_for]
+        owners = {(key[0], owner.name) for owner in claim.metadata.owner_references} & self.pods.keys()
+        for owner in owners:
+            self._follow(owner)
+        return owners
 
-    A template that needed no claim is left out.
+    def _follow(self, pod: Key) -> None:
+        """Renew which claims the pod uses."""
+        for claim in self._uses.pop(pod, ()):
+            self.users[claim].discard(pod)
+            if not self.users[claim]:
+                del self.users[claim]
+        known = self.pods.get(pod)
+        if known is not None:
+            uses = self._uses[pod] = tuple({key: None for key, _ in self.claim_keys(known) if key})
+            for claim in uses:
+                self.users.setdefault(claim, set()).add(pod)
+
+
+def claim_keys(pod: Pod, made: Mapping[MadeFor, Sequence[Key]] = _NONE) -> Iterator[tuple[Key | None, bool]]:
+    """The pod's claims in its order, and whether each was made for the pod; None while it is not known.
+
+    A template that needed no claim is left out. `made`: claims that say that they were made for a pod.
     """
-    made: Mapping[str, str | None] = {
+    told: Mapping[str, str | None] = {
         status.name: status.resource_claim_name for status in pod.status.resource_claim_statuses
     }
     for entry in pod.spec.resource_claims:
         if entry.resource_claim_name:
             yield (pod.metadata.namespace, entry.resource_claim_name), False
-        elif entry.name not in made:
-            yield None, True
-        elif (name := made[entry.name]) is not None:
+        elif entry.name not in told:
+            found = made.get((pod.metadata.uid, entry.name), ())
+            yield (found[0] if len(found) == 1 else None), True
+        elif (name := told[entry.name]) is not None:
             yield (pod.metadata.namespace, name), True
 
 
@@ -76,6 +126,12 @@ def belongs(claim: ResourceClaim, pod: Pod) -> bool:
     return any(
         owner.controller and owner.uid == pod.metadata.uid for owner in claim.metadata.owner_references
     )
+
+
+def _made_for(claim: ResourceClaim) -> MadeFor | None:
+    name = claim.metadata.annotations.get(POD_CLAIM_NAME)
+    owner = next((one for one in claim.metadata.owner_references if one.controller), None)
+    return (owner.uid, name) if name is not None and owner is not None and owner.kind == "Pod" else None
 
 
 def same_to_us(old: Pod, new: Pod) -> bool:

@@ -8,14 +8,14 @@ placements that failed. Not thread-safe, no I/O, no clock: `now` is monotonic se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controller import fit
 from controller.allocator.limits import Limit
 from controller.attachments import Networks
 from controller.books import Books, Duplicate, Held, Pool
-from controller.claimants import Claimants, Key, belongs, claim_keys, same_to_us
+from controller.claimants import Claimants, Key, belongs, same_to_us
 from controller.extended import Askers
 from controller.neighbours import Neighbours
 from controller.networks import Network
@@ -118,10 +118,14 @@ class ClusterState:
         """Grows whenever something may do that was refused."""
         return self.index.generation
 
+    def claim_keys(self, pod: Pod) -> Iterator[tuple[Key | None, bool]]:
+        """`Claimants.claim_keys`."""
+        return self._claimants.claim_keys(pod)
+
     def claims_of(self, pod: Pod) -> list[ResourceClaim] | None:
         """The pod's claims, in its order; None while one of them is not there."""
         found: list[ResourceClaim] = []
-        for key, made_for_pod in claim_keys(pod):
+        for key, made_for_pod in self.claim_keys(pod):
             claim = self.claims.get(key) if key else None
             if claim is None or (made_for_pod and not belongs(claim, pod)):
                 return None
@@ -172,6 +176,10 @@ class ClusterState:
             return
         key, uid = _key(claim), claim.metadata.uid
         before = self.books.held(uid)
+        if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
+            self.touched |= self.users.get(key, set()) | self._claimants.drop_claim(old)
+        if new is not None:
+            self.touched |= self._claimants.put_claim(new)
         if new is None:
             self.claims.pop(key, None)
             self.assumed.pop(uid, None)
@@ -336,7 +344,7 @@ class ClusterState:
     def _promise(self, pod: Pod) -> None:
         """Renew what is promised to the pod."""
         pinned = None
-        for key, _ in claim_keys(pod):
+        for key, _ in self.claim_keys(pod):
             claim = self.claims.get(key) if key else None
             held = self.books.held(claim.metadata.uid) if claim else None
             if held is not None and held.node is not None:

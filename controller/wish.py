@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from controller.claimants import claim_keys
 from controller.ownership import Owner, Ownership
 from controller.queue import Rank
 from controller.state import ClusterState
@@ -109,7 +108,7 @@ class Wishes:
 
     def _missing(self, pod: Pod) -> str:
         """Why `claims_of` has no answer."""
-        for key, made_for_pod in claim_keys(pod):
+        for key, made_for_pod in self._state.claim_keys(pod):
             if key is None:
                 return "not all claims of the pod are made from their templates yet"
             if key not in self._state.claims:

@@ -37,6 +37,9 @@ UNHEALTHY_TAINT: Final = "tandem-dra.io/unhealthy"
 OVERLAY_LABEL: Final = "tandem-dra.io/overlay"
 """Node label that names the node's topology overlay, where there are several."""
 
+POD_CLAIM_NAME: Final = "resource.kubernetes.io/pod-claim-name"
+"""Annotation of a claim that was made from a template: what its pod calls it."""
+
 CLAIM_FINALIZER: Final = "resource.kubernetes.io/delete-protection"
 """Makes kube-controller-manager deallocate and unprotect a claim after use."""
 

@@ -78,6 +78,52 @@ def test_a_template_claim_counts_only_when_it_was_made_for_this_very_pod() -> No
     assert len(cluster.allocated) == 1
 
 
+def made_for(pod: str, name: str, claim: str) -> ResourceClaim:
+    """As kube-controller-manager makes it from a template."""
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": f"uid-{pod}", "controller": True}
+    made = owned(a_claim(claim), owner)
+    annotations = {"resource.kubernetes.io/pod-claim-name": name}
+    return msgspec.structs.replace(
+        made, metadata=msgspec.structs.replace(made.metadata, annotations=annotations)
+    )
+
+
+def test_a_claim_that_was_made_for_the_pod_counts_before_the_pods_status_names_it() -> None:
+    cluster = a_cluster()
+    templates = [{"name": name, "resourceClaimTemplateName": "t"} for name in ("c", "d")]
+    cluster.put_pod(a_pod("p", resourceClaims=templates))
+    cluster.put_claim(made_for("p", "c", "p-c-1"))
+    cluster.wait(5)
+    assert cluster.allocated == []
+    cluster.put_claim(made_for("p", "d", "p-d-1"))
+    cluster.run()
+    assert cluster.node_of("p-c-1")
+    assert cluster.node_of("p-c-1") == cluster.node_of("p-d-1")
+
+
+def test_of_two_claims_that_were_made_for_the_pod_the_one_counts_that_its_status_names_or_that_stays() -> (
+    None
+):
+    cluster = a_cluster()
+    templates = [{"name": "c", "resourceClaimTemplateName": "t"}]
+    cluster.put_pod(a_pod("p", resourceClaims=templates))
+    cluster.put_pod(a_pod("q", resourceClaims=templates))
+    for pod in ("p", "q"):
+        for number in (1, 2):
+            cluster.put_claim(made_for(pod, "c", f"{pod}-c-{number}"))
+    cluster.wait(5)
+    assert cluster.allocated == []
+    made = {"resourceClaimStatuses": [{"name": "c", "resourceClaimName": "p-c-2"}]}
+    cluster.put_pod(a_pod("p", version=2, status=made, resourceClaims=templates))
+    cluster.delete_claim("q-c-1")
+    cluster.run()
+    assert {name: bool(cluster.node_of(name)) for name in ("p-c-1", "p-c-2", "q-c-2")} == {
+        "p-c-1": False,
+        "p-c-2": True,
+        "q-c-2": True,
+    }
+
+
 def owned(claim: ResourceClaim, owner: dict[str, Any]) -> ResourceClaim:
     owners = [msgspec.convert(owner, OwnerReference)]
     metadata = msgspec.structs.replace(claim.metadata, owner_references=owners)
