@@ -48,8 +48,8 @@ class Claimants:
         self._follow(key)
 
     def put_claim(self, claim: ResourceClaim) -> set[Key]:
-        """A claim is there, or another now; of one that is reserved its pod knows. Returns the pods that may use
-        others now.
+        """A claim is there, or another now; of one that is reserved its pod knows. Returns the pods that may
+        use others now.
         """
         return self._note_made(claim, there=not claim.status.reserved_for)
 
