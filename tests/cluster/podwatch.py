@@ -7,9 +7,9 @@ import sys
 
 from tests.controlplane import Node, wait_for
 
-_WATCH = """
+_LOOK = """
 import pathlib, time
-while True:
+def look():
     names = set()
     for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -17,8 +17,17 @@ while True:
         except OSError:
             pass
     print(*sorted(names), flush=True)
+"""
+_WATCH = f"""{_LOOK}
+while True:
+    look()
     time.sleep(0.03)
 """
+
+
+def running_pods(node: Node) -> set[str]:
+    """Whose shells run on the node now."""
+    return set(node.run([sys.executable, "-I", "-c", f"{_LOOK}look()"]).stdout.split())
 
 
 class PodWatch:

@@ -36,6 +36,7 @@ _MANIFESTS = (
 )
 _STATE, _RUN, _CDI, _RECORDS = "/var/lib/tandem", "/run/tandem", "/var/run/cdi", "/run/tandem/pods"
 _STATUS_PORT = 18080  # nobody else serves in the network of the control plane
+_DRA = "var/lib/kubelet/plugins/tandem-dra.io/dra.sock"
 _HEALTH = "var/lib/kubelet/plugins/tandem-dra.io/health.sock"
 
 # Run on the node by a fresh interpreter.
@@ -145,7 +146,16 @@ class Plugin:
 
     def answer(self) -> str:
         """What the readiness probe hears."""
-        return ask(Path(f"/proc/{self.node.container.pid}/root") / _HEALTH, "readyz")
+        return ask(self._root / _HEALTH, "readyz")
+
+    @property
+    def socket(self) -> Path:
+        """Where the kubelet calls it, as seen from here."""
+        return self._root / _DRA
+
+    @property
+    def _root(self) -> Path:
+        return Path(f"/proc/{self.node.container.pid}/root")
 
     def kill(self) -> None:
         """SIGKILL: sockets, locks and intents stay as they are."""

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import grpc
 import pytest
 
 from driver.mock.machine import load
 from driver.names import device_name
+from kubeletplugin.proto import dra_v1_pb2, dra_v1_pb2_grpc
 from kubeletplugin.steps import Point
-from tests.cluster.podwatch import PodWatch
+from tests.cluster.podwatch import PodWatch, running_pods
 from tests.cluster.tandem import MACHINE, Plugin, Tandem
 from tests.cluster.tenant import Tenant, at, pod, template
 from tests.controlplane import wait_for
@@ -85,6 +87,29 @@ def test_a_running_pod_deleted_by_force_keeps_its_device_until_it_has_ended(
     tenant.wait_running("next", timeout_seconds=60)
     assert plugin.look().holders(_DEVICE) == [new]
     assert plugin.look().attachments == {_DEVICE: "attached"}
+
+
+def test_an_unprepare_that_comes_too_early_frees_nothing_until_the_pods_processes_have_ended(
+    tenant: Tenant, plugin: Plugin
+) -> None:
+    """The kubelet's loop over claims asks for it when a pod was deleted by force, whether or not its
+    containers have been stopped by then.
+    """
+    tenant.apply(ONE_DEVICE, pod("old", node="node-0", template="one", stubborn=True))
+    tenant.wait_running("old")
+    claim = tenant.claim_of("old")["metadata"]
+    asked = dra_v1_pb2.Claim(namespace=claim["namespace"], name=claim["name"], uid=claim["uid"])
+    with grpc.insecure_channel(f"unix:{plugin.socket}") as channel:
+        call = dra_v1_pb2_grpc.DRAPluginStub(channel).NodeUnprepareResources.future(
+            dra_v1_pb2.NodeUnprepareResourcesRequest(claims=[asked]), timeout=45
+        )
+        wait_for("the plugin to wait", lambda: "said to have ended" in plugin.log())
+        assert "net1" in tenant.interfaces("old")
+        assert plugin.look().holders(_DEVICE) == [claim["uid"]]
+        tenant.force_delete("old")
+        assert call.result().claims[claim["uid"]].error == ""
+    assert "old" not in running_pods(plugin.node)
+    assert plugin.look().holders(_DEVICE) == []
 
 
 def test_a_device_goes_from_pod_to_pod_and_never_two_run_with_it(tenant: Tenant, plugin: Plugin) -> None:
