@@ -87,18 +87,24 @@ class GangTurns:
         return len(self._waiting)
 
     def rank(self, gang: GangId) -> Rank | None:
-        """When it is its turn: by its highest priority; among equals a gang that holds something comes first,
-        so that what is free goes to gangs that cannot go back. None where no member is left.
+        """When it is its turn: by its highest priority; among equals a gang that holds something and is not
+        complete comes first, so that what is free goes to gangs that cannot go back. Who joins a complete one
+        has a place in the order of its own. None where no member is left.
         """
         pods = self._book.pods(gang)
         if not pods:
             self._waiting.pop(gang, None)
             return None
         first = rank(pods[0])
-        started = any(
-            self._state.allocation_of(claim) for pod in pods for claim in self._state.claims_of(pod) or ()
-        )
-        return first[0], "" if started else first[1], (gang.namespace, f"{gang.kind}/{gang.name}/{gang.uid}")
+        claims = [claim for pod in pods for claim in self._state.claims_of(pod) or ()]
+        held = [self._state.allocation_of(claim) is not None for claim in claims]
+        if any(held) and not all(held):
+            roll = self._book.roll(gang)
+            if roll is None or len(roll.allocated) < roll.size:
+                first = first[0], "", first[2]
+            elif roll.waiting:
+                first = rank(roll.waiting[0].pod)
+        return first[0], first[1], (gang.namespace, f"{gang.kind}/{gang.name}/{gang.uid}")
 
     def look(self, gang: GangId, now: float) -> Sequence[Placed] | Wait | None:
         """Places for all members that are to go together now, or what to wait for; None: for nothing."""

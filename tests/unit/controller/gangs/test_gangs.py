@@ -269,6 +269,24 @@ def test_a_gang_that_holds_something_goes_before_an_older_one_of_its_priority() 
     assert nodes_of(cluster, ["b-1"]) != [None]
 
 
+def test_who_joins_a_gang_that_is_complete_waits_in_line() -> None:
+    cluster = a_cluster(3, pairs=1, vfs=1)
+    join(cluster, "b", *members("b", 2), size=2)
+    wish(cluster, "x")
+    cluster.run()
+    bind(cluster, *members("b", 2), "x")
+    wish(cluster, "waits")
+    join(cluster, "b", "b-2", size=2)
+    pod = cluster.pods["b-2"]
+    younger = msgspec.structs.replace(pod.metadata, creation_timestamp="2026-01-02T00:00:00Z")
+    cluster.put_pod(msgspec.structs.replace(pod, metadata=younger))
+    cluster.wait(1)
+    leave(cluster, "x")
+    cluster.wait(1)
+    assert cluster.node_of("waits-claim") is not None
+    assert nodes_of(cluster, ["b-2"]) == [None]
+
+
 def test_after_its_timeout_a_gang_says_what_is_missing_and_goes_on_waiting_more_and_more_rarely() -> None:
     cluster = a_cluster(2, pairs=1, vfs=1)
     join(cluster, "a", *members("a", 3), size=3, timeoutSeconds=60)
