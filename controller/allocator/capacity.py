@@ -77,7 +77,9 @@ def _into_range(wanted: str, least: str, step: str | None) -> str:
     if step is None:
         return wanted
     start, width = _whole(least), _whole(step)
-    return quantity.binary(start + width * -(-(_whole(wanted) - start) // width))
+    steps, rest = divmod(_whole(wanted) - start, abs(width))
+    # The API server takes a step below zero, too; then one step more is one back.
+    return quantity.binary(start + width * ((steps if width > 0 else -steps) + bool(rest)))
 
 
 def _allowed(amount: Fraction, capacity: DeviceCapacity) -> bool:

@@ -84,8 +84,8 @@ def _range(field: str, default: str, valid: CapacityRange, whole: str) -> Faults
         yield Fault(f"{field}.default", default, f"validRange.max ({valid.max}) or less")
     if valid.step is None:
         return
-    if quantity.parse(valid.step) <= 0:
-        yield Fault(f"{at}.step", valid.step, "more than 0")
+    if not _whole(valid.step):
+        yield Fault(f"{at}.step", valid.step, "another than 0")
         return
     if quantity.parse(valid.min) + quantity.parse(valid.step) > quantity.parse(whole):
         yield Fault(f"{at}.step", valid.step, f"so little that min and one step are {whole} or less")

@@ -156,12 +156,12 @@ def _faults(decoded: KubeObject, kind: str, document: bytes, driver_name: str) -
     # Of what the status says more than is looked at here, it may.
     judged = {name: value for name, value in raw.items() if name not in _HEADERS}
     yield from unknown_fields(judged, info(type(decoded)), "", misspelt=kind not in _STRICT)
-    if kind in _STRICT:
-        yield from _counts_beside_all(raw, "")
     match decoded:
         case ResourceClaim():
+            yield from _counts_beside_all(raw, "")
             yield from claim_spec("spec", decoded.spec, driver_name)
         case ResourceClaimTemplate():
+            yield from _counts_beside_all(raw, "")
             yield from syntax.labels("spec.metadata.labels", decoded.spec.metadata.labels)
             yield from claim_spec("spec.spec", decoded.spec.spec, driver_name)
         case DeviceClass():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, Final
@@ -25,7 +25,7 @@ _RIGHT: Final = {
     "object": "an object",
 }
 _PYTHON: Final = {"str": str, "int": int, "bool": bool, "array": list, "object": dict, "null": type(None)}
-_BESIDE: Final[dict[type, str]] = {
+_BESIDE: Final[Mapping[type, str]] = {
     ObjectMeta: "selfLink deletionGracePeriodSeconds managedFields",
     Device: "nodeAllocatableResourceMappings",  # of a feature that is off by default
     NodeSpec: "podCIDR podCIDRs providerID configSource externalID",
@@ -45,6 +45,28 @@ _BESIDE: Final[dict[type, str]] = {
 def info(type_: type[Any]) -> inspect.Type:
     """What msgspec knows of a type."""
     return inspect.type_info(type_)
+
+
+@cache
+def _fields(struct: Any) -> tuple[Mapping[str, inspect.Type | None], frozenset[str]]:
+    """Those that placement looks at, with the types of what has fields within, and those beside them."""
+    of = info(struct)
+    fields = of.fields if isinstance(of, inspect.StructType) else ()
+    known = {field.encode_name: field.type if _has_fields(field.type) else None for field in fields}
+    return known, frozenset(_BESIDE.get(struct, "").split())
+
+
+def _has_fields(type_: inspect.Type) -> bool:
+    match type_:
+        case inspect.StructType():
+            return True
+        case inspect.UnionType():
+            return any(map(_has_fields, type_.types))
+        case inspect.ListType():
+            return _has_fields(type_.item_type)
+        case inspect.DictType():
+            return _has_fields(type_.value_type)
+    return False
 
 
 def misfit(error: msgspec.ValidationError, document: bytes) -> Fault:
@@ -72,20 +94,20 @@ def unknown_fields(value: object, type_: inspect.Type, path: str, *, misspelt: b
     newer versions of Kubernetes know more of them.
     """
     if isinstance(type_, inspect.UnionType):
-        for one in type_.types:
-            if not isinstance(one, inspect.NoneType):
-                yield from unknown_fields(value, one, path, misspelt=misspelt)
+        for one in filter(_has_fields, type_.types):
+            yield from unknown_fields(value, one, path, misspelt=misspelt)
     elif isinstance(type_, inspect.StructType) and isinstance(value, dict):
-        known = {field.encode_name: field.type for field in type_.fields}
-        beside = _BESIDE.get(type_.cls, "").split()
+        known, beside = _fields(type_.cls)
         for name, inner in value.items():
-            at = f"{path}.{name}".lstrip(".")
             if name in known:
-                yield from unknown_fields(inner, known[name], at, misspelt=misspelt)
+                within = known[name]
+                if within is not None:
+                    yield from unknown_fields(inner, within, f"{path}.{name}".lstrip("."), misspelt=misspelt)
             elif name not in beside:
                 near = get_close_matches(name, [*known, *beside], n=1, cutoff=0.8 if misspelt else 0.6)
                 if near or not misspelt:
-                    yield Fault(at, inner, near[0] if near else f"one of the fields {', '.join(known)}")
+                    right = near[0] if near else f"one of the fields {', '.join(known)}"
+                    yield Fault(f"{path}.{name}".lstrip("."), inner, right)
     elif isinstance(type_, inspect.ListType) and isinstance(value, list):
         for index, inner in enumerate(value):
             yield from unknown_fields(inner, type_.item_type, f"{path}[{index}]", misspelt=misspelt)

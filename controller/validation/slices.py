@@ -181,19 +181,26 @@ def _conditions(field: str, device: Device) -> Faults:
 
 
 def _attribute(field: str, attribute: DeviceAttribute) -> Faults:
-    values = {name: getattr(attribute, name) for name in attribute.__struct_fields__}
-    there = [name.rstrip("_") for name, value in values.items() if value is not None]
+    values = {
+        "int": attribute.int_,
+        "bool": attribute.bool_,
+        "string": attribute.string,
+        "version": attribute.version,
+        "ints": attribute.ints,
+        "bools": attribute.bools,
+        "strings": attribute.strings,
+        "versions": attribute.versions,
+    }
+    there = [name for name, value in values.items() if value is not None]
     if len(there) != 1:
         yield Fault(field, " and ".join(there) or None, "exactly one of int, bool, string, version")
     for name in there:
-        if values.get(name) == []:
+        if values[name] == []:
             yield Fault(f"{field}.{name}", [], "one value or more")
-    texts = [*([attribute.string] if attribute.string is not None else []), *(attribute.strings or [])]
-    for text in texts:
+    for text in (attribute.strings or ()) if attribute.string is None else (attribute.string,):
         if len(text.encode()) > syntax.STRING_LENGTH:
             yield Fault(f"{field}.string", text, f"{syntax.STRING_LENGTH} bytes at most")
-    versions = [*([attribute.version] if attribute.version is not None else []), *(attribute.versions or [])]
-    for version in versions:
+    for version in (attribute.versions or ()) if attribute.version is None else (attribute.version,):
         yield from syntax.version(f"{field}.version", version)
 
 
