@@ -99,6 +99,7 @@ class Plugin:
             TandemError: the machine cannot be read.
             OSError: a socket or directory cannot be made.
         """
+        self._pods.check(self._settings.pod_uid)
         self._watcher.start()
         self._inventory = self._read()
         self._lead()
@@ -224,6 +225,7 @@ class Plugin:
             pods=PodDirectories(settings.pods_dir),
             on_held=self._publisher.set_held,
         )
+        self._pods = PodCgroups(settings.cgroups)
         self._engine = AttachEngine(ledger, self._look_up, settings.cni_socket.with_name("attach.lock"))
         self._preparer = Preparer(
             driver_name=settings.driver_name,
@@ -232,7 +234,7 @@ class Plugin:
             ledger=ledger,
             machine=self._machine,
             engine=self._engine,
-            pods=PodCgroups(settings.cgroups),
+            pods=self._pods,
             cdi_files=CdiFiles(settings.cdi_dir, settings.driver_name),
             records=PodRecords(settings.records_dir),
             on_prepared=self._status.changed,

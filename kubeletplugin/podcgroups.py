@@ -15,11 +15,14 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-_HIERARCHIES_V1: Final = ("pids", "memory", "cpu", "systemd")
-"""Of version 1, the first that is mounted: the kubelet puts every pod into all of them."""
+_COUNTED_V1: Final = "pids"
+"""Of version 1, the hierarchy that counts processes. (`cgroup.procs` lists only those of the reader's own PID
+namespace.)
+"""
 _BASE: Final = ("kubepods", "kubepods.slice")
 """How the kubelet's group of all pods ends, by its cgroup driver; its `cgroupRoot` may come before."""
 _CLASSES: Final = ("burstable", "besteffort", "burstable.slice", "besteffort.slice")
+_BLIND: Final = "that a pod has ended is believed when the kubelet says so"
 _DEPTH: Final = 4  # of `cgroupRoot`, at most
 
 
@@ -39,18 +42,23 @@ class PodCgroups:
         groups = self._groups()
         return [uid for uid in pod_uids if any(map(_populated, _of_pod(groups, uid)))]
 
+    def check(self, own_uid: str) -> None:
+        """Say in the log if not even the pod that this process is in is seen to run."""
+        if own_uid and not self.running([own_uid]):
+            log.warning("control groups below %s do not show that this very pod runs: %s", self._root, _BLIND)
+
     def _groups(self) -> list[Path]:
         """The groups in which pods' groups are."""
         if not self._known:
             self._known = [group for base in _bases(self._tree()) for group in _with_classes(base)]
             if not self._known:
-                log.warning("no control groups of pods below %s: their end is the kubelet's word", self._root)
+                log.warning("no control groups of pods below %s: %s", self._root, _BLIND)
         return self._known
 
     def _tree(self) -> Path:
         if (self._root / "cgroup.controllers").exists():
             return self._root
-        return next((tree for name in _HIERARCHIES_V1 if (tree := self._root / name).is_dir()), self._root)
+        return self._root / _COUNTED_V1
 
 
 def _bases(directory: Path, depth: int = _DEPTH) -> Iterator[Path]:
@@ -72,18 +80,16 @@ def _of_pod(groups: list[Path], uid: str) -> Iterator[Path]:
 
 
 def _populated(group: Path) -> bool:
-    try:
-        return "populated 1" in (group / "cgroup.events").read_text()  # version 2
-    except FileNotFoundError:
-        pass
-    return any(_has_process(Path(directory)) for directory, _, _ in os.walk(group))
+    """It, or a group below it, has processes: by version 2 (cgroup-v2.rst), else by version 1 (pids.rst)."""
+    events = _text(group / "cgroup.events")
+    return "populated 1" in events if events else _text(group / "pids.current").strip() not in ("", "0")
 
 
-def _has_process(group: Path) -> bool:
+def _text(file: Path) -> str:
     try:
-        return bool((group / "cgroup.procs").read_text())
-    except OSError:  # it went meanwhile
-        return False
+        return file.read_text()
+    except OSError:  # there is none, or it went meanwhile
+        return ""
 
 
 def _children(directory: Path) -> list[Path]:

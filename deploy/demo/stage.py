@@ -190,6 +190,11 @@ class Stage:
             )
         return states
 
+    def blind_plugins(self) -> list[str]:
+        """What kubelet plugins say of the pods' ends that they cannot see."""
+        logs = self.kubectl("--namespace", SYSTEM, "logs", f"--selector={_PLUGIN}", "--prefix", "--tail=-1")
+        return [line for line in logs.splitlines() if "control groups" in line]
+
     def diagnosis(self) -> Iterator[str]:
         """What to look at after a failure: pods, Events, and the last words of both halves of Tandem."""
         demo, system = ("--namespace", NAMESPACE), ("--namespace", SYSTEM)

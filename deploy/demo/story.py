@@ -69,6 +69,8 @@ def tell(stage: Stage, report: Report) -> list[str]:
     stage.start("too-many.yaml")
     report.say(stage.why_it_waits("too-many"))
 
+    found += stage.blind_plugins()
+
     report.title("Away with the pods")
     with report.step("deleting them all"):
         stage.delete_pods()

@@ -32,15 +32,14 @@ def test_version_2_tells_whether_a_pod_has_processes(tmp_path: Path, layout: str
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_version_1_tells_it_by_the_groups_of_its_containers(tmp_path: Path, layout: str) -> None:
+def test_version_1_tells_it_by_the_number_of_processes(tmp_path: Path, layout: str) -> None:
     for hierarchy in ("cpu", "pids"):
-        container = tmp_path / hierarchy / layout / "3ab1"
-        container.mkdir(parents=True)
-        (container.parent / "cgroup.procs").touch()
-        (container / "cgroup.procs").touch()
+        (tmp_path / hierarchy / layout / "3ab1").mkdir(parents=True)
+    count = tmp_path / "pids" / layout / "pids.current"
     pods = PodCgroups(tmp_path)
+    count.write_text("0\n")
     assert pods.running([UID]) == []
-    (tmp_path / "pids" / layout / "3ab1/cgroup.procs").write_text("4711\n")
+    count.write_text("2\n")
     assert pods.running([UID]) == [UID]
 
 
@@ -54,7 +53,21 @@ def test_where_the_kubelet_keeps_no_groups_of_pods_nothing_is_said_to_run(
 ) -> None:
     pods = PodCgroups(tmp_path / "none")
     assert pods.running([UID]) == []
-    assert "their end is the kubelet's word" in caplog.text
-    (tmp_path / "none/pids/kubepods" / f"pod{UID}").mkdir(parents=True)  # the kubelet starts later
-    (tmp_path / "none/pids/kubepods" / f"pod{UID}" / "cgroup.procs").write_text("1\n")
+    assert "no control groups of pods" in caplog.text
+    group = tmp_path / "none/pids/kubepods" / f"pod{UID}"
+    group.mkdir(parents=True)  # the kubelet starts later
+    (group / "pids.current").write_text("1\n")
     assert pods.running([UID]) == [UID]
+
+
+def test_who_does_not_see_its_own_pod_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    group = tmp_path / f"pids/kubepods/burstable/pod{UID}"
+    group.mkdir(parents=True)
+    (group / "pids.current").write_text("3\n")
+    pods = PodCgroups(tmp_path)
+    pods.check("")
+    pods.check(UID)
+    assert caplog.text == ""
+    (group / "pids.current").unlink()
+    pods.check(UID)
+    assert "do not show that this very pod runs" in caplog.text
