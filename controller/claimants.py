@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from driver.kube.objects import Pod, ResourceClaim
 from driver.names import POD_CLAIM_NAME
@@ -19,6 +20,14 @@ Key = tuple[str, str]
 MadeFor = tuple[str, str]
 """UID of the pod that a claim was made for, and what the pod calls it."""
 _NONE: Mapping[MadeFor, Sequence[Key]] = MappingProxyType({})
+
+
+class _Made(NamedTuple):
+    """A claim that was made for a pod."""
+
+    of: MadeFor
+    claim: Key
+    pod: Key
 
 
 @dataclass(slots=True)
@@ -47,15 +56,22 @@ class Claimants:
         self.pods.pop(key, None)
         self._follow(key)
 
-    def put_claim(self, claim: ResourceClaim) -> set[Key]:
-        """A claim is there, or another now; of one that is reserved its pod knows. Returns the pods that may
-        use others now.
-        """
-        return self._note_made(claim, there=not claim.status.reserved_for)
-
-    def drop_claim(self, claim: ResourceClaim) -> set[Key]:
-        """It is gone. Returns the same."""
-        return self._note_made(claim, there=False)
+    def apply_claim(self, old: ResourceClaim | None, new: ResourceClaim | None) -> set[Key]:
+        """A claim changed. Returns the pods that may use others now."""
+        before, after = _made_for(old), _made_for(new)
+        if before == after:
+            return set()
+        changed = set()
+        for made, there in ((before, False), (after, True)):
+            if made is not None:
+                others = tuple(key for key in self._made.pop(made.of, ()) if key != made.claim)
+                if there or others:
+                    self._made[made.of] = (*others, made.claim) if there else others
+                changed.add(made.pod)
+        changed &= self.pods.keys()
+        for pod in changed:
+            self._follow(pod)
+        return changed
 
     def of(self, claim: Key) -> list[Pod]:
         """Pods that name the claim."""
@@ -72,23 +88,6 @@ class Claimants:
     def claim_keys(self, pod: Pod) -> Iterator[tuple[Key | None, bool]]:
         """As the function; what the status does not name yet is the one claim that was made for it."""
         return claim_keys(pod, self._made)
-
-    def _note_made(self, claim: ResourceClaim, *, there: bool) -> set[Key]:
-        made_for = _made_for(claim)
-        if made_for is None:
-            return set()
-        key, known = (claim.metadata.namespace, claim.metadata.name), self._made.get(made_for, ())
-        if there == (key in known):
-            return set()
-        others = tuple(one for one in known if one != key)
-        if there or others:
-            self._made[made_for] = (*others, key) if there else others
-        else:
-            del self._made[made_for]
-        owners = {(key[0], owner.name) for owner in claim.metadata.owner_references} & self.pods.keys()
-        for owner in owners:
-            self._follow(owner)
-        return owners
 
     def _follow(self, pod: Key) -> None:
         """Renew which claims the pod uses."""
@@ -128,10 +127,16 @@ def belongs(claim: ResourceClaim, pod: Pod) -> bool:
     )
 
 
-def _made_for(claim: ResourceClaim) -> MadeFor | None:
+def _made_for(claim: ResourceClaim | None) -> _Made | None:
+    """What the claim says; of one that is reserved, its pod's status does."""
+    if claim is None or claim.status.reserved_for:
+        return None
     name = claim.metadata.annotations.get(POD_CLAIM_NAME)
     owner = next((one for one in claim.metadata.owner_references if one.controller), None)
-    return (owner.uid, name) if name is not None and owner is not None and owner.kind == "Pod" else None
+    if name is None or owner is None or owner.kind != "Pod":
+        return None
+    namespace = claim.metadata.namespace
+    return _Made((owner.uid, name), (namespace, claim.metadata.name), (namespace, owner.name))
 
 
 def same_to_us(old: Pod, new: Pod) -> bool:

@@ -176,10 +176,7 @@ class ClusterState:
             return
         key, uid = _key(claim), claim.metadata.uid
         before = self.books.held(uid)
-        if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
-            self.touched |= self.users.get(key, set()) | self._claimants.drop_claim(old)
-        if new is not None:
-            self.touched |= self._claimants.put_claim(new)
+        self.touched |= self._claimants.apply_claim(old, new)
         if new is None:
             self.claims.pop(key, None)
             self.assumed.pop(uid, None)

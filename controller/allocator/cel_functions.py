@@ -127,7 +127,7 @@ def _last_index(items: Any, item: Any, start: int | None = None) -> int:
 
 
 def _mapped(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
-    return {key: value for key, value in pairs}  # noqa: C416 - of lists of two
+    return dict(pairs)
 
 
 def _merged(maps: Sequence[dict[Any, Any]]) -> dict[Any, Any]:

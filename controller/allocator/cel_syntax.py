@@ -5,6 +5,7 @@ what they could cost.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 MAX_LENGTH: Final = 10 * 1024
@@ -90,14 +91,7 @@ def with_free_numbers(expression: str) -> str:
     """The expression with numbers that are compared (``x < 2.0``) of no type that is known beforehand: as
     Kubernetes, the C++ runtime compares those of different types, but its checker does not let it.
     """
-    out: list[str] = []
-    at = 0
-    for found in _TOKEN.finditer(expression):
-        if found["literal"] and found.start() >= at:
-            end = _literal_end(expression, found)
-            out += [_freed(expression[at : found.start()]), expression[found.start() : end]]
-            at = end
-    return "".join((*out, _freed(expression[at:])))
+    return "".join(part if literal else _freed(part) for part, literal in _parts(expression))
 
 
 def _freed(code: str) -> str:
@@ -150,14 +144,19 @@ def too_costly(expression: str) -> str:
 
 
 def _without_literals(expression: str) -> str:
-    out: list[str] = []
-    at = 0
+    return "".join(part for part, literal in _parts(expression) if not literal)
+
+
+def _parts(expression: str) -> Iterator[tuple[str, bool]]:
+    """Code, and texts and comments in it, which are literal."""
+    begin = at = 0
     while found := _TOKEN.search(expression, at):
-        out.append(expression[at : found.start()])
-        at = _literal_end(expression, found) if found["literal"] else found.end()
-        if not found["literal"]:
-            out.append(found[0])
-    return "".join((*out, expression[at:]))
+        at = found.end()
+        if found["literal"]:
+            yield expression[begin : found.start()], False
+            begin = at = _literal_end(expression, found)
+            yield expression[found.start() : at], True
+    yield expression[begin:], False
 
 
 def _deepest_loop(code: str) -> int:

@@ -28,7 +28,6 @@ _PROTOCOLS: Final = ("", "TCP", "UDP", "SCTP")
 _POLICIES: Final = ("Honor", "Ignore")
 _PORTS: Final = 65_535
 
-
 _T = TypeVar("_T", bound=Wire)
 
 
@@ -80,8 +79,10 @@ def spread_faults(field: str, constraints: Sequence[dict[str, Any]]) -> Faults:
     yield from syntax.unique(field, kinds)
 
 
-def port_faults(field: str, containers: Sequence[Container], spec: PodSpec) -> Faults:
-    """Faults of the ports of containers that run beside each other."""
+def port_faults(
+    field: str, containers: Sequence[Container], spec: PodSpec, *, in_turn: bool = False
+) -> Faults:
+    """Faults of the ports of containers, which run beside each other or `in_turn`."""
     taken = []
     for index, container in enumerate(containers):
         for number, wire in enumerate(container.ports):
@@ -98,7 +99,7 @@ def port_faults(field: str, containers: Sequence[Container], spec: PodSpec) -> F
                 yield Fault(f"{at}.hostPort", found.host_port, "as containerPort where hostNetwork is set")
             yield from syntax.one_of(f"{at}.protocol", found.protocol, _PROTOCOLS)
             if found.host_port:
-                taken.append((found.protocol or "TCP", found.host_ip, found.host_port))
+                taken.append((in_turn and index, found.protocol or "TCP", found.host_ip, found.host_port))
     yield from syntax.unique(f"{field}[].ports", taken)
 
 

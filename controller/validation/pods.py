@@ -48,7 +48,7 @@ def pod_faults(pod: Pod) -> Faults:
         yield from syntax.key(f"spec.schedulingGates[{index}].name", gate.name)
     yield from spread_faults("spec.topologySpreadConstraints", spec.topology_spread_constraints)
     yield from port_faults("spec.containers", spec.containers, spec)
-    yield from port_faults("spec.initContainers", spec.init_containers, spec)
+    yield from port_faults("spec.initContainers", spec.init_containers, spec, in_turn=True)
 
 
 def _claim_references(claims: Sequence[PodResourceClaim]) -> Faults:

@@ -162,7 +162,10 @@ def looser_examples() -> dict[str, Json]:
     }
     pod = {
         "containers": [main],
-        "initContainers": [{**sidecar, "resources": {"requests": {"cpu": "500m"}}}],
+        "initContainers": [
+            {**sidecar, "ports": main["ports"], "resources": {"requests": {"cpu": "500m"}}},
+            {"name": "before", "image": "none", "ports": main["ports"]},
+        ],
         "resourceClaims": [
             {"name": "made", "resourceClaimTemplateName": "template"},
             {"name": "there", "resourceClaimName": "claim"},

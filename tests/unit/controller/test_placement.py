@@ -124,6 +124,15 @@ def test_of_two_claims_that_were_made_for_the_pod_the_one_counts_that_its_status
     }
 
 
+def test_a_claim_that_says_something_else_by_now_was_not_made_for_what_it_said_before() -> None:
+    cluster = a_cluster()
+    cluster.put_claim(made_for("p", "c", "p-c-1"))
+    cluster.put_claim(made_for("p", "d", "p-c-1"))
+    cluster.put_pod(a_pod("p", resourceClaims=[{"name": "c", "resourceClaimTemplateName": "t"}]))
+    cluster.wait(5)
+    assert cluster.allocated == []
+
+
 def owned(claim: ResourceClaim, owner: dict[str, Any]) -> ResourceClaim:
     owners = [msgspec.convert(owner, OwnerReference)]
     metadata = msgspec.structs.replace(claim.metadata, owner_references=owners)
