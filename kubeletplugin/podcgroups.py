@@ -38,7 +38,7 @@ class PodCgroups:
         self._known: list[Path] = []
 
     def running(self, pod_uids: Iterable[str]) -> list[str]:
-        """Those of the pods that have a process here now; nobody where the kubelet keeps no groups of pods."""
+        """Those of the pods that have a process here now; none are where the kubelet keeps no groups."""
         groups = self._groups()
         return [uid for uid in pod_uids if any(map(_populated, _of_pod(groups, uid)))]
 

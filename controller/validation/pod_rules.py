@@ -99,7 +99,9 @@ def port_faults(
                 yield Fault(f"{at}.hostPort", found.host_port, "as containerPort where hostNetwork is set")
             yield from syntax.one_of(f"{at}.protocol", found.protocol, _PROTOCOLS)
             if found.host_port:
-                taken.append((in_turn and index, found.protocol or "TCP", found.host_ip, found.host_port))
+                taken.append(
+                    (index if in_turn else 0, found.protocol or "TCP", found.host_ip, found.host_port)
+                )
     yield from syntax.unique(f"{field}[].ports", taken)
 
 

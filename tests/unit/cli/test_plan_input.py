@@ -1,0 +1,58 @@
+"""What the API server reads leniently is no fault to `tandem plan` either."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from controller.validation.documents import decode
+from driver.kube.objects import Pod, ResourceClaim, ResourceSlice
+from driver.names import DRIVER_NAME
+
+REQUEST: dict[str, Any] = {"name": "gpu", "exactly": {"deviceClassName": "gpu"}}
+POOL = {"name": "p", "resourceSliceCount": 1}
+
+
+def read(kind: str, spec: dict[str, Any], version: str = "resource.k8s.io/v1") -> Any:
+    document = {"apiVersion": version, "kind": kind, "metadata": {"name": "x"}, "spec": spec}
+    return decode(json.dumps(document).encode(), DRIVER_NAME)
+
+
+def a_slice(**spec: Any) -> Any:
+    return read("ResourceSlice", {"driver": "d.example.com", "pool": POOL, "nodeName": "n", **spec})
+
+
+def test_null_is_what_is_not_there() -> None:
+    exactly = {**REQUEST["exactly"], "selectors": None, "tolerations": [{"operator": None, "key": "a"}]}
+    devices = {"requests": [{"name": "gpu", "exactly": exactly}], "constraints": None, "config": None}
+    claim = read("ResourceClaim", {"devices": devices})
+    assert isinstance(claim, ResourceClaim)
+    (request,) = claim.spec.devices.requests
+    assert request.exactly is not None
+    assert (request.exactly.selectors, request.exactly.tolerations[0].operator) == ([], "Equal")
+
+
+@pytest.mark.parametrize("value", [8, "8", " 8 ", 8.0])
+def test_a_quantity_may_be_a_number_or_have_blanks_around_it(value: object) -> None:
+    found = a_slice(devices=[{"name": "a", "capacity": {"m": {"value": value}}}])
+    assert isinstance(found, ResourceSlice)
+    assert float(found.spec.devices[0].capacity["m"].value) == 8
+
+
+def test_a_quantity_or_a_generation_that_is_left_out_is_zero() -> None:
+    found = a_slice(devices=[{"name": "a", "capacity": {"m": {}, "n": None}}])
+    assert found.spec.pool.generation == 0
+    assert {name: c.value for name, c in found.spec.devices[0].capacity.items()} == {"m": "0", "n": "0"}
+
+
+def test_a_drivers_name_may_have_capitals() -> None:
+    assert read("ResourceSlice", {"driver": "D.example.com", "pool": POOL, "nodeName": "n"}) is not None
+
+
+def test_init_containers_run_in_turn_and_fields_of_newer_versions_are_passed_over() -> None:
+    ports = [{"containerPort": 80, "hostPort": 80}]
+    containers = [{"name": "a", "ports": ports}, {"name": "b", "ports": ports}]
+    pod = read("Pod", {"initContainers": containers, "somethingOfTomorrow": {}}, "v1")
+    assert isinstance(pod, Pod)
