@@ -128,8 +128,8 @@ def belongs(claim: ResourceClaim, pod: Pod) -> bool:
 
 
 def _made_for(claim: ResourceClaim | None) -> _Made | None:
-    """What the claim says; of one that is reserved, its pod's status does."""
-    if claim is None or claim.status.reserved_for:
+    """What the claim says of itself."""
+    if claim is None:
         return None
     name = claim.metadata.annotations.get(POD_CLAIM_NAME)
     owner = next((one for one in claim.metadata.owner_references if one.controller), None)

@@ -254,19 +254,21 @@ def test_two_members_that_are_missing_come_back_together_or_wait() -> None:
 
 
 def test_a_gang_that_holds_something_goes_before_an_older_one_of_its_priority() -> None:
-    cluster = a_cluster(2, pairs=1, vfs=1)
+    cluster = a_cluster(3, pairs=1, vfs=1)
     join(cluster, "b", *members("b", 2), size=2)
+    wish(cluster, "x")
     cluster.run()
-    bind(cluster, *members("b", 2))
+    bind(cluster, *members("b", 2), "x")
+    leave(cluster, "b-1", "x")  # which would be room for all of the older one
     join(cluster, "a", *members("a", 2), size=2)
-    for name in members("a", 2):  # older than b
+    for name in members("a", 2):
         pod = cluster.pods[name]
         meta = msgspec.structs.replace(pod.metadata, creation_timestamp="2020-01-01T00:00:00Z")
         cluster.put_pod(msgspec.structs.replace(pod, metadata=meta))
-    leave(cluster, "b-1")
     join(cluster, "b", "b-1", size=2)
     cluster.wait(1)
     assert nodes_of(cluster, ["b-1"]) != [None]
+    assert nodes_of(cluster, members("a", 2)) == [None, None]
 
 
 def test_who_joins_a_gang_that_is_complete_waits_in_line() -> None:
