@@ -2,97 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import threading
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from driver.errors import KubeUnavailableError
 from driver.names import pci_altname
-from kubeletplugin.attach import mover
 from kubeletplugin.attach.engine import AttachEngine
-from kubeletplugin.attach.netns import Netns
 from kubeletplugin.attach.protocol import CniCall, Reply
 from kubeletplugin.attach.results import CniError, Code
-from kubeletplugin.attach.store import Attachment, HomeState, Sandbox, VfPort, Vlan
-from kubeletplugin.attach.vfport import PfMissingError
-from tests.unit.attach.machine import Machine, ip, show
-from tests.unit.attach.memory import MemoryStore
-
-PREVIOUS: dict[str, Any] = {
-    "cniVersion": "1.1.0",
-    "interfaces": [{"name": "eth0", "sandbox": "/run/netns/x"}],
-    "ips": [{"address": "10.0.0.5/24", "interface": 0}],
-    "dns": {"nameservers": ["10.96.0.10"]},
-}
-
-
-@dataclass
-class Bench:
-    machine: Machine
-    store: MemoryStore
-    engine: AttachEngine
-
-    def claim(self, uid: str, pod: str, number: int, **fields: Any) -> Attachment:
-        row = Attachment(
-            claim_uid=uid,
-            claim=f"team/{uid}",
-            device=f"vf-{number}",
-            pci_address=self.machine.vf(number),
-            interface=fields.pop("interface", f"net{number}"),
-            **fields,
-        )
-        self.store.prepare(pod, row)
-        return row
-
-    def restarted(self) -> AttachEngine:
-        """Another process on the node, as far as locks go."""
-        return AttachEngine(self.store, lambda *_: None, self.engine._locks._path)
-
-    def home(self, row: Attachment) -> dict[str, Any] | None:
-        return show(None, self.machine.vfs[row.pci_address])
-
-    def call(
-        self, command: str, pod: str, netns: str | None, container: str = "sandbox-1", **config: Any
-    ) -> Reply:
-        config = {"cniVersion": "1.1.0", "prevResult": PREVIOUS} | config
-        path = f"/run/netns/{netns}" if netns else ""
-        args = {"K8S_POD_UID": pod, "K8S_POD_NAMESPACE": "team", "K8S_POD_NAME": f"pod-{pod}"}
-        call = CniCall(command, container, path, "eth0", args, config)
-        with contextlib.ExitStack() as stack:
-            fd = os.open(path, os.O_RDONLY) if path and Path(path).exists() else None
-            if fd is not None:
-                stack.callback(os.close, fd)
-            return self.engine.handle(call, fd)
-
-    def add(self, pod: str, netns: str | None, container: str = "sandbox-1") -> dict[str, Any]:
-        reply = self.call("ADD", pod, netns, container)
-        assert reply.exit_code == 0
-        result: dict[str, Any] = json.loads(reply.stdout)
-        return result
-
-
-def read_in(netns: str, path: str) -> str:
-    pod = Netns.at(f"/run/netns/{netns}")
-    assert pod is not None
-    with pod:
-        return pod.run(lambda: Path(path).read_text().strip())
-
-
-@pytest.fixture
-def bench(machine: Machine, tmp_path: Path) -> Bench:
-    store = MemoryStore()
-
-    def look_up(namespace: str, name: str, uid: str) -> None:
-        store.log.append(f"look_up {namespace}/{name} {uid}")
-
-    return Bench(machine, store, AttachEngine(store, look_up, tmp_path / "attach.lock"))
+from kubeletplugin.attach.store import Attachment, VfPort
+from tests.unit.attach.bench import PREVIOUS, Bench, read_in
+from tests.unit.attach.machine import ip, show
 
 
 def test_add_moves_names_sizes_and_addresses_all_nics_of_the_pod_at_once(bench: Bench) -> None:
@@ -167,102 +92,6 @@ def test_a_vlan_that_the_pf_cannot_set_is_an_error_and_the_nic_stays_at_home(ben
     assert caught.value.code is Code.KERNEL
     assert bench.home(row) is not None
     assert bench.store.unsettled() == []
-
-
-@pytest.mark.parametrize("there", [False, True])
-def test_a_claim_ends_though_a_card_died_with_its_vlan_but_not_before_a_living_vf_has_its_own(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
-) -> None:
-    monkeypatch.setattr(mover, "RETURN_SECONDS", 0.0)
-    functions = tmp_path / "devices"
-    functions.mkdir()
-    sandbox = Sandbox("p1", "team/pod-p1", "sandbox-1", "/run/netns/gone", 1)
-    home = HomeState("vf9", "02:00:00:00:00:09", 1500, vlan=Vlan(0))
-    row = Attachment("a", "team/a", "vf-9", "ffff:ff:1e.1", "net1", vlan=7, port=VfPort("ffff:ff:1e.0", 0))
-    bench.store.prepare("p1", row)
-    bench.store.begin_attach([replace(row, state="attaching", sandbox=sandbox, home=home)])
-    if there:
-        (functions / row.pci_address).mkdir()
-    engine = AttachEngine(bench.store, lambda *_: None, tmp_path / "lock", pci_devices=functions)
-    with pytest.raises(PfMissingError) if there else contextlib.nullcontext():
-        engine.release_claim("a")
-    assert bool(bench.store.unsettled()) is there
-
-
-def test_delete_restores_name_mtu_mac_and_up_flag(bench: Bench) -> None:
-    pod = bench.machine.pod()
-    row = bench.claim("a", "p1", 1, mtu=1400)
-    ip("link", "set", bench.machine.vfs[row.pci_address], "up")
-    before = bench.home(row)
-    bench.add("p1", pod)
-    ip("-n", pod, "link", "set", "net1", "address", "02:00:00:00:00:99")
-
-    assert bench.call("DEL", "p1", pod) == Reply(0)
-
-    after = bench.home(row)
-    assert before is not None
-    assert after is not None
-    assert {k: after[k] for k in ("ifname", "mtu", "address")} == {
-        k: before[k] for k in ("ifname", "mtu", "address")
-    }
-    assert ("UP" in after["flags"]) == ("UP" in before["flags"])
-    assert show(pod, "net1") is None
-    assert bench.store.by_claim("a") == [row]
-
-
-def test_delete_again_and_delete_of_an_unknown_sandbox_succeed(bench: Bench) -> None:
-    pod = bench.machine.pod()
-    bench.claim("a", "p1", 1)
-    bench.add("p1", pod)
-    for _ in range(2):
-        assert bench.call("DEL", "p1", pod) == Reply(0)
-    assert bench.call("DEL", "p9", None, "never-seen") == Reply(0)
-
-
-def test_delete_with_empty_netns_uses_the_recorded_one(bench: Bench) -> None:
-    pod = bench.machine.pod()
-    row = bench.claim("a", "p1", 1)
-    bench.add("p1", pod)
-    assert bench.call("DEL", "p1", None) == Reply(0)
-    assert bench.home(row) is not None
-
-
-def test_delete_after_the_namespace_died_succeeds_and_frees_the_row(bench: Bench) -> None:
-    pod = bench.machine.pod()
-    bench.claim("a", "p1", 1)
-    bench.add("p1", pod)
-    ip("netns", "delete", pod)
-    assert bench.call("DEL", "p1", None) == Reply(0)
-    assert bench.store.unsettled() == []
-
-
-def test_a_nic_that_the_kernel_gave_back_gets_its_name_and_mtu_back(bench: Bench) -> None:
-    row = bench.claim("a", "p1", 1)
-    name = bench.machine.vfs[row.pci_address]
-    seen = show(None, name)
-    assert seen is not None
-    gone = Sandbox("p1", "team/pod-p1", "sandbox-1", "/run/netns/gone", 1)
-    home = HomeState(name, seen["address"], seen["mtu"])
-    bench.store.rows[row.key] = replace(row, state="attached", sandbox=gone, home=home)
-    ip("link", "set", name, "mtu", "1300", "name", f"dev{bench.machine.tag}")
-
-    assert bench.call("DEL", "p1", None) == Reply(0)
-
-    after = show(None, name)
-    assert after is not None
-    assert after["mtu"] == seen["mtu"]
-    assert bench.store.unsettled() == []
-
-
-def test_home_comes_even_if_the_old_name_is_taken(bench: Bench) -> None:
-    pod = bench.machine.pod()
-    row = bench.claim("a", "p1", 1)
-    name = bench.machine.vfs[row.pci_address]
-    bench.add("p1", pod)
-    ip("link", "add", "link", bench.machine.pf, "name", name, "type", "macvlan", "mode", "bridge")
-    assert bench.call("DEL", "p1", pod) == Reply(0)
-    assert show(None, pci_altname(row.pci_address)) is not None
-    assert show(pod, "net1") is None
 
 
 def test_a_pod_without_claims_gets_prev_result_back_after_one_read(bench: Bench) -> None:
@@ -426,71 +255,10 @@ def test_check_passes_what_add_made_and_names_what_differs(bench: Bench) -> None
         bench.call("CHECK", "p1", pod)
 
 
-def test_gc_releases_what_the_runtime_does_not_list(bench: Bench) -> None:
-    pods = [bench.machine.pod(), bench.machine.pod()]
-    rows = [bench.claim("a", "p1", 1), bench.claim("b", "p2", 2)]
-    bench.add("p1", pods[0], "sandbox-1")
-    bench.add("p2", pods[1], "sandbox-2")
-    listed = [{"containerID": "sandbox-2", "ifname": "eth0"}]
-    assert bench.call("GC", "", None, "", **{"cni.dev/valid-attachments": listed}) == Reply(0)
-    assert bench.home(rows[0]) is not None
-    assert show(pods[1], "net2") is not None
-    with pytest.raises(CniError, match="valid-attachments"):
-        bench.call("GC", "", None, "")
-
-
 def test_status_is_ok_and_an_unknown_command_is_not(bench: Bench) -> None:
     assert bench.call("STATUS", "", None, "") == Reply(0)
     with pytest.raises(CniError, match="CNI_COMMAND='FROB'"):
         bench.call("FROB", "", None, "")
-
-
-@pytest.mark.parametrize("moved", [False, True])
-def test_an_attach_cut_off_by_a_kill_is_undone_by_the_sweep(bench: Bench, moved: bool) -> None:
-    pod = bench.machine.pod()
-    row = bench.claim("a", "p1", 1)
-    before = bench.home(row)
-    bench.add("p1", pod)
-    attached = bench.store.rows[row.key]
-    if not moved:
-        bench.call("DEL", "p1", pod)
-    bench.store.rows[row.key] = replace(attached, state="attaching")
-
-    bench.restarted().sweep()
-
-    assert bench.home(row) == before
-    assert bench.store.by_claim("a") == [row]
-
-
-def test_a_detach_cut_off_by_a_kill_is_finished_by_the_sweep(bench: Bench) -> None:
-    pod = bench.machine.pod()
-    row = bench.claim("a", "p1", 1)
-    bench.add("p1", pod)
-    bench.store.rows[row.key] = replace(bench.store.rows[row.key], state="detaching")
-    bench.restarted().sweep()
-    assert bench.home(row) is not None
-    assert bench.store.unsettled() == []
-
-
-def test_the_sweep_leaves_running_pods_alone_and_frees_dead_ones(bench: Bench) -> None:
-    alive, dead = bench.machine.pod(), bench.machine.pod()
-    bench.claim("a", "p1", 1)
-    bench.claim("b", "p2", 2)
-    bench.add("p1", alive, "sandbox-1")
-    bench.add("p2", dead, "sandbox-2")
-    ip("netns", "delete", dead)
-    bench.engine.sweep()
-    assert [row.claim_uid for row in bench.store.unsettled()] == ["a"]
-    assert show(alive, "net1") is not None
-
-
-def test_release_of_a_claim_takes_its_nics_home(bench: Bench) -> None:
-    pod = bench.machine.pod()
-    row = bench.claim("a", "p1", 1)
-    bench.add("p1", pod)
-    bench.engine.release_claim("a")
-    assert bench.home(row) is not None
-    bench.engine.release_claim("a")
 
 
 def test_the_intent_is_written_before_the_kernel_is_touched(bench: Bench) -> None:
@@ -509,32 +277,6 @@ def test_the_intent_is_written_before_the_kernel_is_touched(bench: Bench) -> Non
     assert states == [True]
     assert intent.home is not None
     assert intent.home.name == bench.machine.vfs[row.pci_address]
-
-
-def test_the_sweep_of_another_process_waits_for_an_attach_under_way(bench: Bench) -> None:
-    pod = bench.machine.pod()
-    bench.claim("a", "p1", 1)
-    under_way, go_on = threading.Event(), threading.Event()
-    begin = bench.store.begin_attach
-
-    def stop_there(intents: list[Attachment]) -> None:
-        begin(intents)
-        under_way.set()
-        assert go_on.wait(5)
-
-    bench.store.begin_attach = stop_there  # type: ignore[method-assign,assignment]
-    adding = threading.Thread(target=bench.add, args=("p1", pod))
-    adding.start()
-    assert under_way.wait(5)
-    sweeping = threading.Thread(target=bench.restarted().sweep)
-    sweeping.start()
-    sweeping.join(0.2)
-    assert sweeping.is_alive()
-    go_on.set()
-    adding.join()
-    sweeping.join()
-    assert [row.state for row in bench.store.by_claim("a")] == ["attached"]
-    assert show(pod, "net1") is not None
 
 
 def test_a_failed_look_up_keeps_the_pod_waiting(bench: Bench, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
+from typing import Any
 
 import msgspec
 
@@ -28,7 +29,7 @@ from driver.kube.objects import (
 )
 from driver.names import CLAIM_FINALIZER, DRIVER_NAME
 from driver.placement import Placement, decode_placement
-from tests.unit.controller.things import CLASSES, slices_of
+from tests.unit.controller.things import CLASSES, a_claim, a_node, a_pod, slices_of
 
 CEL = CelCache()
 
@@ -232,3 +233,17 @@ class ModelCluster:
 
     def messages(self, name: str, reason: str) -> list[str]:
         return [t.message for t in self.told if t.regarding.metadata.name == name and t.reason == reason]
+
+
+def a_cluster(nodes: int = 2, **settings: Any) -> ModelCluster:
+    cluster = ModelCluster(**settings)
+    for index in range(nodes):
+        cluster.add_node(a_node(f"n{index}"))
+    return cluster
+
+
+def wish(cluster: ModelCluster, name: str, **claim: Any) -> None:
+    """A claim and the pod that waits for it, with UIDs that were never there before."""
+    cluster.version += 1
+    cluster.put_claim(a_claim(f"{name}-claim", uid=f"claim-{cluster.version}", **claim))
+    cluster.put_pod(a_pod(name, [f"{name}-claim"], uid=f"pod-{cluster.version}"))

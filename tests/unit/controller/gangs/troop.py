@@ -11,6 +11,8 @@ from driver.names import DRIVER_NAME
 from tests.unit.controller.model import ModelCluster
 from tests.unit.controller.things import a_claim, a_node, a_pod, a_request, an_inventory, slices_of
 
+BLOCK = "topology.kubernetes.io/block"
+
 
 def a_cluster(
     nodes: int = 4, *, pairs: int = 4, vfs: int = 2, labels: list[dict[str, str]] | None = None, **more: Any
