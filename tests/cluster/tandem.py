@@ -224,7 +224,7 @@ class Tandem:
         assert not held
         return True
 
-    def wait_clean(self, timeout_seconds: float = 20) -> None:
+    def wait_clean(self, timeout_seconds: float = 60) -> None:
         """Returns when nothing is left of any claim: VFs at home as they were, ledgers and folders empty."""
         wait_for("nothing to be left", self.assert_clean, timeout_seconds, 0.3)
 

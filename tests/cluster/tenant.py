@@ -122,7 +122,7 @@ class Tenant:
         statuses = self.pod(name)["status"].get("containerStatuses", [])
         return bool(statuses) and all("running" in status["state"] for status in statuses)
 
-    def wait_running(self, *names: str, timeout_seconds: float = 30) -> None:
+    def wait_running(self, *names: str, timeout_seconds: float = 60) -> None:
         """Returns when all do."""
         try:
             wait_for(f"{', '.join(names)} to run", lambda: all(map(self.runs, names)), timeout_seconds)
@@ -176,7 +176,7 @@ class Tenant:
         found = json.loads(self.kubectl("get", "events", selector, "--output=json"))
         return [event["message"] for event in found["items"]]
 
-    def wait_message(self, name: str, part: str, timeout_seconds: float = 30) -> str:
+    def wait_message(self, name: str, part: str, timeout_seconds: float = 60) -> str:
         """The first message of the pod's Events with that part."""
         return wait_for(
             f"an Event of {name} with {part!r}",

@@ -171,7 +171,7 @@ class User:
     def node_of(self, pod_name: str) -> str:
         return str(self.get("pod", pod_name)["spec"].get("nodeName", ""))
 
-    def wait_bound(self, pod_name: str, timeout_seconds: float = 20) -> str:
+    def wait_bound(self, pod_name: str, timeout_seconds: float = 60) -> str:
         return wait_for(f"{pod_name} to be bound", lambda: self.node_of(pod_name), timeout_seconds)
 
     def messages(self, kind: str, name: str, reason: str) -> list[str]:
@@ -179,7 +179,7 @@ class User:
         found = json.loads(self.kubectl("get", "events", f"--field-selector={selector}", "--output=json"))
         return [event["message"] for event in found["items"]]
 
-    def wait_message(self, pod_name: str, reason: str, timeout_seconds: float = 20) -> str:
+    def wait_message(self, pod_name: str, reason: str, timeout_seconds: float = 60) -> str:
         claim = wait_for("the claim", lambda: self.claim_of(pod_name))["metadata"]["name"]
         return wait_for(
             f"an Event {reason}", lambda: self.messages("ResourceClaim", claim, reason), timeout_seconds
@@ -384,7 +384,7 @@ def test_the_second_controller_takes_over_from_one_that_was_killed(
             assert not second.leads()
             first.stop(signal.SIGKILL)
             user.apply(pod("after", "pair"))
-            user.wait_bound("after", timeout_seconds=15)
+            user.wait_bound("after")
             assert second.leads()
 
 

@@ -24,7 +24,7 @@ from tests.controlplane import Cluster
 from tests.unit.driver.machines import a_gpu
 from tests.unit.driver.test_partitions import mig_gpu
 
-_TIMEOUT_SECONDS = 30.0
+_TIMEOUT_SECONDS = 60.0
 EVERY_FORM = SliceOptions(mig="dynamic", vfio=True, pf_and_vfs=True, shared=frozenset({"gpu", "vf", "nic"}))
 Publish = Callable[[Inventory, SliceOptions], list[ResourceSlice]]
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 def wait_for(
     what: str,
     probe: Callable[[], T | None],
-    timeout_seconds: float = 30,
+    timeout_seconds: float = 60,
     interval_seconds: float = 0.1,
     retry: tuple[type[Exception], ...] = (AssertionError, OSError),
 ) -> T:

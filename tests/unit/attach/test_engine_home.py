@@ -186,12 +186,12 @@ def test_the_sweep_of_another_process_waits_for_an_attach_under_way(bench: Bench
     def stop_there(intents: list[Attachment]) -> None:
         begin(intents)
         under_way.set()
-        assert go_on.wait(5)
+        assert go_on.wait(30)
 
     bench.store.begin_attach = stop_there  # type: ignore[method-assign,assignment]
     adding = threading.Thread(target=bench.add, args=("p1", pod))
     adding.start()
-    assert under_way.wait(5)
+    assert under_way.wait(30)
     sweeping = threading.Thread(target=bench.restarted().sweep)
     sweeping.start()
     sweeping.join(0.2)

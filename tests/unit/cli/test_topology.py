@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from xml.dom import minidom
 
@@ -103,12 +102,10 @@ def test_text_in_the_picture_is_escaped() -> None:
     assert "<script>" not in html(view(Inventory("<script>alert(1)</script>")))
 
 
-def test_it_starts_fast_and_loads_neither_kubernetes_nor_grpc_nor_netlink() -> None:
+def test_it_loads_neither_kubernetes_nor_grpc_nor_netlink() -> None:
     program = (
         "import sys; from cli.main import main; main(['topology', '--machine', 'dgx-h100', '-o', 'json'])\n"
         "print([m for m in ('kubernetes', 'grpc', 'pyroute2') if m in sys.modules], file=sys.stderr)"
     )
-    started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert time.monotonic() - started < 5  # about 0.3 s alone; the machine may be busy
     assert done.stderr.strip() == "[]"

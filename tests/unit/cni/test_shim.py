@@ -50,7 +50,7 @@ class Host:
         args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=team;K8S_POD_NAME=a;K8S_POD_UID={UID}"
         variables = {"CNI_COMMAND": command, "CNI_CONTAINERID": "s1", "CNI_IFNAME": "eth0", "CNI_ARGS": args}
         done = subprocess.run(
-            [self.shim], input=stdin, env=variables | env, capture_output=True, check=False, timeout=20
+            [self.shim], input=stdin, env=variables | env, capture_output=True, check=False, timeout=60
         )
         assert done.stderr == b""
         return done.returncode, done.stdout

@@ -362,7 +362,7 @@ def test_a_vf_is_back_after_its_pods_namespace_is_gone(node: Namespace, small_dg
     node.run(mock.ensure)
     node.run(lambda: move("enp24s0v0", pod, set_up=True))
     pod.close()
-    deadline = time.monotonic() + 10  # the kernel takes namespaces down in the background
+    deadline = time.monotonic() + 30  # the kernel takes namespaces down in the background
     while not node.run(mock.ensure):
         assert time.monotonic() < deadline
     assert VF in node.run(NetdevProbe().read)

@@ -81,12 +81,12 @@ def test_an_informer_reports_the_list_then_the_watch_then_what_a_relist_shows(
     informer.start()
 
     def change() -> tuple[str, str]:
-        got = seen.get(timeout=5)
+        got = seen.get(timeout=30)
         node = got.new or got.old
         assert node is not None
         return got.kind, node.metadata.name
 
-    assert informer.wait_synced(5)
+    assert informer.wait_synced(30)
     assert [change(), change()] == [("ADDED", "a"), ("ADDED", "b")]
     served.put("a")
     served.put("c", "ADDED")
@@ -107,11 +107,11 @@ def test_an_informer_that_is_asked_to_reads_what_its_watch_did_not_tell(
     served, client = api
     informer = Informer(client, paths.nodes(), Node)
     informer.start()
-    assert informer.wait_synced(5)
+    assert informer.wait_synced(30)
     served.put("a", "ADDED", send=False)
     known: queue.Queue[Node | None] = queue.Queue()
     informer.refresh(lambda: known.put(informer.get("", "a")))
-    assert known.get(timeout=5) is not None
+    assert known.get(timeout=30) is not None
     informer.stop()
 
 
@@ -124,11 +124,11 @@ def test_an_object_of_another_form_is_left_out_and_named_and_the_others_are_ther
     served.put("odd", send=False, spec={"unschedulable": "maybe"})
     informer = Informer(client, paths.nodes(), Node, on_change=seen.put)
     informer.start()
-    assert informer.wait_synced(5)
+    assert informer.wait_synced(30)
     assert {name for _, name in informer.snapshot()} == {"a"}
     served.put("a", spec="none")
     served.put("b", "ADDED")
-    kinds = [seen.get(timeout=5).kind for _ in range(3)]
+    kinds = [seen.get(timeout=30).kind for _ in range(3)]
     assert kinds == ["ADDED", "DELETED", "ADDED"]
     assert {name for _, name in informer.snapshot()} == {"b"}
     assert "odd cannot be read: Expected `bool`, got `str` - at `$.spec.unschedulable`" in caplog.text
@@ -144,7 +144,7 @@ def test_where_all_must_be_known_an_object_of_another_form_stops_the_news(
     informer.start()
     assert not informer.wait_synced(0.05)
     served.put("odd", send=False)
-    assert informer.wait_synced(5)
+    assert informer.wait_synced(30)
     assert "odd cannot be read" in caplog.text
     informer.stop()
 
@@ -161,7 +161,7 @@ def test_a_callback_that_raises_does_not_stop_the_news(api: tuple[Served, KubeCl
     informer.start()
     served.put("a", "ADDED")
     served.put("a", "DELETED")
-    assert [seen.get(timeout=5), seen.get(timeout=5)] == ["ADDED", "DELETED"]
+    assert [seen.get(timeout=30), seen.get(timeout=30)] == ["ADDED", "DELETED"]
     informer.stop()
 
 

@@ -412,12 +412,12 @@ def test_different_claims_are_prepared_side_by_side(world: World) -> None:
     def block(_method: str, path: str) -> None:
         if path == paths.claim("ns", "slow"):
             entered.set()
-            assert go.wait(5)
+            assert go.wait(30)
 
     world.api.before = block
     with ThreadPoolExecutor(1) as pool:
         blocked = pool.submit(world.preparer.prepare, slow)
-        assert entered.wait(5)
+        assert entered.wait(30)
         world.preparer.prepare(fast)
         go.set()
         blocked.result(5)

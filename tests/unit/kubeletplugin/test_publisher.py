@@ -46,7 +46,7 @@ def publishing(
 
 
 def until(api: FakeApi, true: Callable[[list[Json]], object]) -> list[Json]:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not true(slices := api.under(SLICES)):
         assert time.monotonic() < deadline, slices
         threading.Event().wait(0.002)

@@ -23,7 +23,7 @@ def writer(world: World) -> Iterator[StatusWriter]:
 
 
 def written(world: World, name: str) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while True:
         found: list[dict[str, Any]] = world.api.objects[paths.claim("ns", name)]["status"].get("devices", [])
         if found:

@@ -14,7 +14,7 @@ from kubeletplugin.steps import POINTS, check_environment, step
 PASS = "from kubeletplugin.steps import step; step('prepare.recorded'); print('passed')"
 
 
-def run(stop_at: str, timeout_seconds: float = 10) -> subprocess.CompletedProcess[str]:
+def run(stop_at: str, timeout_seconds: float = 60) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", PASS],
         env=os.environ | {"TANDEM_STOP_AT": stop_at},
