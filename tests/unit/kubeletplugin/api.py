@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from kubernetes.client.configuration import Configuration
 
@@ -29,6 +30,7 @@ class FakeApi:
         self.before: Callable[[str, str], None] = lambda _method, _path: None
         self.keep_taints = True
         self.watchers: list[queue.Queue[Json | None]] = []
+        self._events: list[tuple[int, Json]] = []
         self.lock = threading.RLock()
         self.refuse: list[int] = []
 
@@ -58,10 +60,22 @@ class FakeApi:
         with self.lock:
             return [obj for path, obj in sorted(self.objects.items()) if path.rpartition("/")[0] == prefix]
 
+    def watch(self, version: int) -> queue.Queue[Json | None]:
+        """All that happened to slices after `version`, and what goes on happening."""
+        events: queue.Queue[Json | None] = queue.Queue()
+        with self.lock:
+            for at, event in self._events:
+                if at > version:
+                    events.put(event)
+            self.watchers.append(events)
+        return events
+
     def _tell(self, path: str, kind: str, obj: Json) -> None:
         if path.startswith(SLICES):
+            event = {"type": kind, "object": obj}
+            self._events.append((self.version, event))
             for watcher in self.watchers:
-                watcher.put({"type": kind, "object": obj})
+                watcher.put(event)
 
 
 @contextmanager
@@ -182,8 +196,8 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            events: queue.Queue[Json | None] = queue.Queue()
-            api.watchers.append(events)
+            (version,) = parse_qs(urlsplit(self.path).query)["resourceVersion"]
+            events = api.watch(int(version))
             while (event := events.get()) is not None:
                 raw = json.dumps(event).encode() + b"\n"
                 try:
