@@ -91,7 +91,7 @@ def report(nodes: int, decisions: int) -> None:
         [
             Goal("scale_decision_p99_ms", largest["decision_ms"]["p99"], "ms", 10),
             Goal("scale_decision_p50_ms", largest["decision_ms"]["p50"], "ms", 1),
-            Goal("gang_member_p99_ms", largest[f"gang_of_{GANG_OF}_ms"]["p99"] / GANG_OF, "ms", 10),
+            Goal(f"gang_of_{GANG_OF}_p99_ms", largest[f"gang_of_{GANG_OF}_ms"]["p99"], "ms", 10),
             Goal("scale_cold_start_s", largest["cold_start_s"], "s", 30),
             Goal("scale_rss_mb", largest["rss_mb"], "MB", 2048),
         ],

@@ -17,8 +17,10 @@ from driver.names import POD_CLAIM_NAME
 
 Key = tuple[str, str]
 """Namespace and name."""
-MadeFor = tuple[str, str]
-"""UID of the pod that a claim was made for, and what the pod calls it."""
+MadeFor = tuple[str, str, str]
+"""Namespace and UID of the pod that a claim was made for, and what the pod calls it. A claim may name any pod
+as its owner; only in its own namespace it is that pod's.
+"""
 _NONE: Mapping[MadeFor, Sequence[Key]] = MappingProxyType({})
 
 
@@ -114,7 +116,7 @@ def claim_keys(pod: Pod, made: Mapping[MadeFor, Sequence[Key]] = _NONE) -> Itera
         if entry.resource_claim_name:
             yield (pod.metadata.namespace, entry.resource_claim_name), False
         elif entry.name not in told:
-            found = made.get((pod.metadata.uid, entry.name), ())
+            found = made.get((pod.metadata.namespace, pod.metadata.uid, entry.name), ())
             yield (found[0] if len(found) == 1 else None), True
         elif (name := told[entry.name]) is not None:
             yield (pod.metadata.namespace, name), True
@@ -136,7 +138,7 @@ def _made_for(claim: ResourceClaim | None) -> _Made | None:
     if name is None or owner is None or owner.kind != "Pod":
         return None
     namespace = claim.metadata.namespace
-    return _Made((owner.uid, name), (namespace, claim.metadata.name), (namespace, owner.name))
+    return _Made((namespace, owner.uid, name), (namespace, claim.metadata.name), (namespace, owner.name))
 
 
 def same_to_us(old: Pod, new: Pod) -> bool:

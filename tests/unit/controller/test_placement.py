@@ -119,6 +119,19 @@ def test_a_claim_that_says_something_else_by_now_was_not_made_for_what_it_said_b
     assert cluster.allocated == []
 
 
+def test_a_claim_in_another_namespace_is_not_a_pods_whatever_it_says() -> None:
+    cluster = a_cluster()
+    foreign = made_for("p", "c", "p-c-1")
+    elsewhere = msgspec.structs.replace(foreign.metadata, namespace="elsewhere", uid="foreign")
+    cluster.put_claim(msgspec.structs.replace(foreign, metadata=elsewhere))
+    cluster.put_pod(a_pod("p", resourceClaims=[{"name": "c", "resourceClaimTemplateName": "t"}]))
+    cluster.wait(5)
+    assert cluster.allocated == []
+    cluster.put_claim(made_for("p", "c", "p-c-1"))
+    cluster.run()
+    assert cluster.node_of("p-c-1")
+
+
 def owned(claim: ResourceClaim, owner: dict[str, Any]) -> ResourceClaim:
     owners = [msgspec.convert(owner, OwnerReference)]
     metadata = msgspec.structs.replace(claim.metadata, owner_references=owners)

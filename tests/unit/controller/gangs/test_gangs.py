@@ -24,6 +24,7 @@ from tests.unit.controller.gangs.troop import (
     nodes_of,
     of_job,
     rails_of,
+    redate,
 )
 from tests.unit.controller.model import CEL, ModelCluster, wish
 from tests.unit.controller.things import a_claim, a_node, a_pod, an_inventory, slices_of
@@ -211,9 +212,7 @@ def test_a_gang_that_holds_something_goes_before_an_older_one_of_its_priority() 
     leave(cluster, "b-1", "x")  # which would be room for all of the older one
     join(cluster, "a", *members("a", 2), size=2)
     for name in members("a", 2):
-        pod = cluster.pods[name]
-        meta = msgspec.structs.replace(pod.metadata, creation_timestamp="2020-01-01T00:00:00Z")
-        cluster.put_pod(msgspec.structs.replace(pod, metadata=meta))
+        redate(cluster, name, "2020-01-01T00:00:00Z")
     join(cluster, "b", "b-1", size=2)
     cluster.wait(1)
     assert nodes_of(cluster, ["b-1"]) != [None]
@@ -228,9 +227,7 @@ def test_who_joins_a_gang_that_is_complete_waits_in_line() -> None:
     bind(cluster, *members("b", 2), "x")
     wish(cluster, "waits")
     join(cluster, "b", "b-2", size=2)
-    pod = cluster.pods["b-2"]
-    younger = msgspec.structs.replace(pod.metadata, creation_timestamp="2026-01-02T00:00:00Z")
-    cluster.put_pod(msgspec.structs.replace(pod, metadata=younger))
+    redate(cluster, "b-2", "2026-01-02T00:00:00Z")  # younger than the one that waits
     cluster.wait(1)
     leave(cluster, "x")
     cluster.wait(1)

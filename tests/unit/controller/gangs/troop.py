@@ -64,6 +64,13 @@ def join(cluster: ModelCluster, job: str, *names: str, **claim: Any) -> None:
         cluster.put_pod(of_job(a_pod(name, [f"{name}-claim"], uid=f"pod-{cluster.version}"), job))
 
 
+def redate(cluster: ModelCluster, name: str, created: str) -> None:
+    """A pod was made at another time."""
+    pod = cluster.pods[name]
+    metadata = msgspec.structs.replace(pod.metadata, creation_timestamp=created)
+    cluster.put_pod(msgspec.structs.replace(pod, metadata=metadata))
+
+
 def leave(cluster: ModelCluster, *names: str) -> None:
     for name in names:
         cluster.delete_pod(name)
