@@ -59,7 +59,7 @@ class Claimants:
         self._follow(key)
 
     def apply_claim(self, old: ResourceClaim | None, new: ResourceClaim | None) -> set[Key]:
-        """A claim changed. Returns the pods that may use others now."""
+        """A claim changed. Returns the pods, there or not, that may use others now."""
         before, after = _made_for(old), _made_for(new)
         if before == after:
             return set()
@@ -70,7 +70,6 @@ class Claimants:
                 if there or others:
                     self._made[made.of] = (*others, made.claim) if there else others
                 changed.add(made.pod)
-        changed &= self.pods.keys()
         for pod in changed:
             self._follow(pod)
         return changed
