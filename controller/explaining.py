@@ -76,7 +76,7 @@ def explain(state: ClusterState, key: Key, settings: PlacementSettings, cel: Cel
     if not waiting:
         reason = "no pod waits for it: a claim is allocated when a pod that names it waits"
         return Explanation(False, reason, names)
-    wishes = Wishes(state, Ownership(settings.driver_name, cel))
+    wishes = Wishes(state, Ownership(settings.driver_name, cel, state.known))
     pod = min((state.claimants[user] for user in waiting), key=rank)
     wish = wishes.of(pod)
     if isinstance(wish, NoWish):

@@ -48,7 +48,7 @@ class Placer:
 
     def __init__(self, state: ClusterState, settings: PlacementSettings, cel: CelCache) -> None:
         self._state = state
-        self._ownership = Ownership(settings.driver_name, cel)
+        self._ownership = Ownership(settings.driver_name, cel, state.known)
         self._wishes = Wishes(state, self._ownership)
         self._chooser = Chooser(state, settings, cel)
         self._backoff = Backoff(settings.backoff)

@@ -17,6 +17,7 @@ from controller.attachments import Networks
 from controller.books import Books, Duplicate, Held, Pool
 from controller.claimants import Claimants, Key, belongs, same_to_us
 from controller.extended import Askers
+from controller.known_devices import KnownDevices
 from controller.neighbours import Neighbours
 from controller.networks import Network
 from controller.nodes import NodeIndex, NodeRecord, placement_facts
@@ -49,6 +50,7 @@ class ClusterState:
     managed_only: bool = True
     books: Books = field(init=False)
     pools: Pools = field(init=False)
+    known: KnownDevices = field(init=False)
     index: NodeIndex = field(init=False)
     neighbours: Neighbours = field(default_factory=Neighbours)
     """Pods that have a node or are promised one."""
@@ -76,6 +78,7 @@ class ClusterState:
 
     def __post_init__(self) -> None:
         self.books = Books(self.driver_name)
+        self.known = KnownDevices(self.driver_name)
         self.networks = Networks(self.driver_name, trusting=not self.managed_only)
         self.pools = Pools(managed_only=self.managed_only)
         self.index = NodeIndex(self.pools, self.books, bare=not self.managed_only)
@@ -221,6 +224,9 @@ class ClusterState:
 
     def apply_slice(self, old: ResourceSlice | None, new: ResourceSlice | None) -> None:
         """A slice changed."""
+        if new is not None and self.known.add(new.spec.driver, new.spec.devices):
+            self._look_again()  # claims that were nobody's may be ours
+            self.askers.reconsider()
         concerned: list[Iterable[str] | None] = []
         known = new is None or self.pools.slices(_pool(new))
         if old is not None:

@@ -154,7 +154,7 @@ class ModelCluster:
 
     def _first(self) -> Key | None:
         """The first pod in order that has a place now, found without anything that was kept."""
-        wishes = Wishes(self.state, Ownership(self.settings.driver_name, CEL))
+        wishes = Wishes(self.state, Ownership(self.settings.driver_name, CEL, self.state.known))
         chooser = Chooser(self.state, self.settings, CEL)
         for pod in sorted(self.pods.values(), key=rank):
             wish = wishes.of(pod)
