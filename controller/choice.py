@@ -25,6 +25,7 @@ from controller.nodes import Group, NodeRecord
 from controller.quest import Quest
 from controller.refusals import Misfits, Refusals, likeness
 from controller.remedies import Remedies
+from controller.retry_order import RetryRank
 from controller.settings import PlacementSettings
 from controller.state import ClusterState
 from driver.kube.objects import ResourceClaim
@@ -142,25 +143,27 @@ class Chooser:
             quest = replace(quest, since=before.generation)
         elif quest.since < self._state.index.moved_on_at:  # it may have looked around then
             quest = replace(quest, since=0)
-        best: tuple[int, tuple[int, ...], str, Allocation] | None = None
+        best: tuple[RetryRank, int, tuple[int, ...], str, Allocation] | None = None
+        best_rank = fits.best_rank()
         permanent = {before.said.permanent} if before is not None else {False} if quest.since else set()
         found = 0
         for answer, names in self._asked(shape, quest):
             permanent.add(isinstance(answer, Refusal) and answer.permanent)
-            if isinstance(answer, Refusal) or (best is not None and (best[0], best[1]) < (0, answer.score)):
+            if isinstance(answer, Refusal) or (best and best[:3] < (best_rank, 0, answer.score)):
                 continue
             first = fits.first(names)
             if first is not None:
-                option = (first[0], answer.score, first[1], answer)
-                best = option if best is None or option[:3] < best[:3] else best
-                found += 1
+                rank, missing, name = first
+                option = (rank, missing, answer.score, name, answer)
+                best = option if best is None or option[:4] < best[:4] else best
+                found += rank == best_rank
                 if found >= self._settings.enough_states:
                     break
         if best is None:
             choice = self._refused(quest, Choice(permanent=permanent == {True}, alike=alike))
             self._refusals.put(alike, self._state.generation, choice)
             return choice
-        missing, _, name, answer = best
+        _, missing, _, name, answer = best
         record = self._state.nodes[name]
         standing = self._state.index.standing(record, quest.draft)
         return Choice(Option(missing, self._answers.moved(shape, answer, quest, record, standing), name))

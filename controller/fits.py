@@ -11,6 +11,7 @@ from controller.nodes import NodeRecord
 from controller.pod_rules import neighbour
 from controller.quest import Quest
 from controller.refusals import Misfits, needs
+from controller.retry_order import UNTRIED, RetryOrder, RetryRank
 from controller.state import ClusterState
 from driver.kube.objects import Node, Pod
 
@@ -29,6 +30,7 @@ class Fits:
         own = bound or quest.allocated or quest.pod.status.nominated_node_name
         self._closed = misfits.of(self.needs) if misfits is not None and not own else {}
         self._beside = quest.draft.neighbours if quest.draft is not None else ()
+        self._order = _order(state, quest) if quest.tried else None
         self._around = None if bound else state.neighbours.ask(quest.pod, self._beside)
 
     @property
@@ -41,8 +43,34 @@ class Fits:
         """Whether a node does may depend on other nodes."""
         return self._around is not None and self._around.looks_around
 
-    def first(self, names: Iterable[str]) -> tuple[int, str] | None:
-        """The first node that the pod fits with the fewest sharers left out, and how many those are."""
+    def best_rank(self) -> RetryRank:
+        """The best that a node may have in the order of tries."""
+        if self._order is None:
+            return UNTRIED
+        left_out = self._quest.left_out
+        return min((self._rank(name) for name in self._state.nodes if name not in left_out), default=UNTRIED)
+
+    def first(self, names: Iterable[str]) -> tuple[RetryRank, int, str] | None:
+        """Of the nodes that the pod fits the one that is to be tried first: its rank in the order of tries,
+        how many sharers would be left out (the fewest), and the first such name.
+        """
+        if self._order is None:
+            first = self._first(names)
+            return (UNTRIED, *first) if first is not None else None
+        by_rank: dict[RetryRank, list[str]] = {}
+        for name in names:
+            by_rank.setdefault(self._rank(name), []).append(name)
+        for rank in sorted(by_rank):
+            first = self._first(by_rank[rank])
+            if first is not None:
+                return rank, *first
+        return None
+
+    def _rank(self, name: str) -> RetryRank:
+        node = self._state.nodes[name].node
+        return self._order.rank(name, node.metadata.labels) if self._order and node is not None else UNTRIED
+
+    def _first(self, names: Iterable[str]) -> tuple[int, str] | None:
         best: tuple[int, str] | None = None
         for name in names:
             if name in self._closed:
@@ -110,3 +138,9 @@ class Fits:
             else:
                 missing += 1
         return missing
+
+
+def _order(state: ClusterState, quest: Quest) -> RetryOrder:
+    records = {name: record for name in quest.tried if (record := state.nodes.get(name)) is not None}
+    labels = {n: record.node.metadata.labels for n, record in records.items() if record.node is not None}
+    return RetryOrder(quest.tried, labels)

@@ -79,6 +79,12 @@ class Placer:
             self._backoff.forget(uid)
             self._told.pop(uid, None)
             taking_back.forget(uid)
+        for name in _drained(state.renewed):
+            record = state.nodes.get(name)
+            if record is None or record.node is None:
+                self._backoff.node_gone(name)
+            else:
+                self._backoff.node_changed(name)
         gangs: set[GangId] = set()
         for key in _drained(state.touched):
             with self._isolated("taking in a change of pod", key):
@@ -185,7 +191,8 @@ class Placer:
         left_out = self._backoff.left_out(wish.subjects, now)
         generation = self._state.generation
         sharers = tuple(self._wishes.sharers(wish))
-        quest = Quest(pod, wish.wanted, wish.allocated, sharers, left_out, since)
+        tried = self._backoff.tried(wish.subjects)
+        quest = Quest(pod, wish.wanted, wish.allocated, sharers, left_out, tried, since)
         try:
             chosen = self._giving.place(wish, quest)
         except TandemError as error:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from controller.allocator.limits import Limit
+from controller.backoff import Tried
 from controller.draft import Draft
 from driver.kube.objects import Pod, ResourceClaim
 
@@ -24,6 +25,7 @@ class Quest:
         allocated: its other claims, which pin the node.
         sharers: pods that wait for some of `wanted` too; where not all fit, most should.
         left_out: nodes where it was tried in vain, not to be tried now, with the end of that (seconds).
+        tried: nodes where it was tried in vain, now or earlier: others come first.
         since: only nodes that changed after this generation.
         limits: for each wanted claim, which rails its NICs may be on (None: any); or empty.
         within: a node label and its value, which the node must have.
@@ -35,6 +37,7 @@ class Quest:
     allocated: tuple[ResourceClaim, ...] = ()
     sharers: tuple[Pod, ...] = ()
     left_out: Mapping[str, float] = field(default_factory=dict)
+    tried: Mapping[str, Tried] = field(default_factory=dict)
     since: int = 0
     limits: tuple[Limit | None, ...] = ()
     within: tuple[str, str] | None = None

@@ -68,6 +68,8 @@ class ClusterState:
     duplicates: list[Duplicate] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     """Claims, by UID, to which another client gave devices that we manage."""
+    renewed: set[str] = field(default_factory=set)
+    """Nodes that are others now, by what they are or publish, or are gone."""
     scheduled: int = 0
     """Grows whenever kube-scheduler is seen at work."""
     gone: set[str] = field(default_factory=set)
@@ -327,6 +329,7 @@ class ClusterState:
         self.touched.update(key for key, pod in self.claimants.items() if not pod.spec.node_name)
 
     def _republished(self, node: str) -> None:
+        self.renewed.add(node)
         self.index.republished(node)
         self.index.improved(node, devices=True)
 

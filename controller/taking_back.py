@@ -103,7 +103,8 @@ class TakingBack:
         by_us = uid in self._cleared
         blame = self._cleared.pop(uid, True)
         subjects = [uid, *(pod.metadata.uid for pod in pods)]
-        self._backoff.fail(subjects, failure.node if blame else None, now)
+        judged = any(_verdict(pod) for pod in pods)
+        self._backoff.fail(subjects, failure.node if blame else None, now, judged=judged)
         for pod in pods:
             for other in state.claims_of(pod) or ():
                 held = state.books.held(other.metadata.uid)

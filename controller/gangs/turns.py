@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from controller.actions import Tell
 from controller.allocator.limits import listed
-from controller.backoff import Backoff
+from controller.backoff import Backoff, Tried
 from controller.choice import Chooser
 from controller.gangs.book import GangBook, Roll
 from controller.gangs.joint import Joint, NoRoom, Placed
@@ -20,6 +20,7 @@ from controller.gangs.kinds import Band, kinds_of
 from controller.gangs.membership import GangId
 from controller.quest import Quest
 from controller.queue import Rank
+from controller.retry_order import worse_first
 from controller.state import ClusterState, Key
 from controller.wish import Wish, rank
 from driver.errors import TandemError
@@ -127,7 +128,7 @@ class GangTurns:
         if not_before > now:
             return Wait(until=not_before)
         left_out = self._backoff.left_out(subjects, now)
-        places = self._places(roll, left_out)
+        places = self._places_elsewhere(roll, left_out, self._backoff.tried(subjects))
         waiting.parts = waiting.parts + 1 if isinstance(places, NoRoom) and places.unfinished else 0
         if 0 < waiting.parts < _PARTS:
             return Wait(until=now + _PAUSE_SECONDS)  # others have their turns meanwhile
@@ -150,6 +151,18 @@ class GangTurns:
         if isinstance(places, NoRoom | str):
             return f"{gang}: {self._refusal(roll, places, _NOWHERE)}"
         return places
+
+    def _places_elsewhere(
+        self, roll: Roll, left_out: Mapping[str, float], tried: Mapping[str, Tried]
+    ) -> Sequence[Placed] | NoRoom | str:
+        """Places without the nodes where members failed in this round; where that leaves too few, without
+        those that failed more often than others; else without those left out now.
+        """
+        for worse in worse_first(tried):
+            places = self._places(roll, {**dict.fromkeys(worse, _NEVER), **left_out})
+            if not isinstance(places, NoRoom | str) or (isinstance(places, NoRoom) and places.unfinished):
+                return places
+        return self._places(roll, left_out)
 
     def _places(self, roll: Roll, left_out: Mapping[str, float]) -> Sequence[Placed] | NoRoom | str:
         refusal: NoRoom | str = ""

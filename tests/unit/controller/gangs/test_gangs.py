@@ -413,3 +413,23 @@ def test_a_search_with_many_new_questions_is_made_in_parts_and_each_goes_on_wher
     assert all(answer.unfinished for answer in unfinished)
     assert not isinstance(answers[-1], NoRoom)
     assert len(answers[-1]) == 4
+
+
+def test_a_gang_gets_off_nodes_that_only_kube_scheduler_knows_to_be_wrong() -> None:
+    cluster = a_cluster(10, pairs=1, vfs=1)
+    wrong = {f"n{index}" for index in range(6)}
+    join(cluster, "a", *members("a", 4))
+    blamed: list[str] = []
+    for _ in range(40):
+        cluster.run()
+        nodes = nodes_of(cluster, members("a", 4))
+        bad = next((i for i, node in enumerate(nodes) if node in wrong), None)
+        if None not in nodes and bad is None:
+            break
+        if bad is not None:
+            blamed.append(nodes[bad] or "")
+            cluster.give_back(f"a-{bad}-claim")
+            cluster.judge(f"a-{bad}", f"0/10 nodes: {len(blamed)} were not as they should be")
+        cluster.wait(max(0.0, (cluster.placer.next_due() or 0.0) - cluster.now), step=1000.0)
+    assert set(nodes_of(cluster, members("a", 4))) == {"n6", "n7", "n8", "n9"}
+    assert len(blamed) == len(set(blamed)), "no node twice"
