@@ -11,6 +11,7 @@ from cli.plan_input import from_cluster
 from controller.allocator.cel import CelCache
 from controller.explaining import explain, state_of
 from controller.settings import PlacementSettings
+from controller.strays import why_stray
 from driver.errors import TandemError
 from driver.kube.client import KubeClient
 from driver.names import DRIVER_NAME
@@ -28,6 +29,8 @@ def run(argv: Sequence[str]) -> int:
     except TandemError as error:
         print(f"tandem explain: {error}", file=sys.stderr)
         return FAILED
+    for stray in state.pools.strays:
+        print(f"tandem explain: {why_stray(stray)}", file=sys.stderr)
     settings = PlacementSettings(driver_name=options.driver_name)
     found = explain(state, (options.namespace, options.claim), settings, CelCache())
     subject = f"claim {options.namespace}/{options.claim}"

@@ -12,6 +12,7 @@ from cli.plan_input import from_cluster, read
 from controller.allocator.cel import CelCache
 from controller.planning import Plan, plan
 from controller.settings import PlacementSettings
+from controller.strays import why_stray
 from driver.errors import InvalidObjectError, KubeError, TandemError
 from driver.kube.client import KubeClient
 from driver.names import DRIVER_NAME
@@ -42,6 +43,8 @@ def run(argv: Sequence[str]) -> int:
     except TandemError as error:
         print(f"tandem plan: {error}", file=sys.stderr)
         return INVALID if options.file else FAILED
+    for stray in found.state.pools.strays:
+        print(f"tandem plan: {why_stray(stray)}", file=sys.stderr)
     if skipped:
         print(f"tandem plan: passed over, as they place nothing: {', '.join(skipped)}", file=sys.stderr)
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from controller.state import Key
-from driver.kube.objects import AllocationResult, Pod, ResourceClaim
+from driver.kube.objects import AllocationResult, Pod, ResourceClaim, ResourceSlice
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Clear:
 class Tell:
     """Record an Event on an object."""
 
-    regarding: ResourceClaim | Pod
+    regarding: ResourceClaim | Pod | ResourceSlice
     type: Literal["Normal", "Warning"]
     reason: str
     message: str

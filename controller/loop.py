@@ -21,7 +21,6 @@ from controller.state import ClusterState
 from controller.view import ClusterView, Inbox, Message
 from driver.kube.client import KubeClient
 from driver.kube.events import EventRecorder, ObjectReference
-from driver.kube.objects import Pod
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +54,7 @@ class Controller:
             {
                 "pending_pods": lambda: len(self._placer),
                 "waiting_gangs": lambda: self._placer.waiting_gangs,
+                "stray_slices_present": lambda: len(self._state.pools.strays),
                 "leading": lambda: float(self.may_write()),
                 "allocations_in_flight": lambda: len(self._state.assumed),
                 "changes_waiting": self._inbox.qsize,
@@ -158,15 +158,16 @@ class Controller:
 
     def _tell(self, tell: Tell) -> None:
         metadata = tell.regarding.metadata
-        is_pod = isinstance(tell.regarding, Pod)
-        log.info("%s %s/%s: %s", tell.reason, metadata.namespace, metadata.name, tell.message)
+        kind = type(tell.regarding).__name__
+        title = f"{metadata.namespace}/{metadata.name}".removeprefix("/")
+        log.info("%s %s: %s", tell.reason, title, tell.message)
         self._events.event(
             ObjectReference(
-                kind="Pod" if is_pod else "ResourceClaim",
+                kind=kind,
                 namespace=metadata.namespace,
                 name=metadata.name,
                 uid=metadata.uid,
-                api_version="v1" if is_pod else "resource.k8s.io/v1",
+                api_version="v1" if kind == "Pod" else "resource.k8s.io/v1",
             ),
             tell.type,
             tell.reason,

@@ -20,11 +20,13 @@ _COUNTERS = {
     "gang_placements": "Times that members of a gang were placed together.",
     "gang_timeouts": "Times that a gang's timeoutSeconds passed while members waited.",
     "foreign_allocations": "Allocations of managed devices by another client.",
+    "stray_slices": "Times that slices under the name of another node's pool appeared; they do not count.",
     "internal_errors": "Pods, gangs or changes over which the controller stumbled: bugs.",
 }
 _GAUGES = {
     "pending_pods": "Pods that wait for a placement.",
     "waiting_gangs": "Gangs of which members wait.",
+    "stray_slices_present": "Slices under the name of another node's pool that there are now.",
     "leading": "1 where this process decides.",
     "allocations_in_flight": "Allocations decided and not seen in the API yet.",
     "changes_waiting": "Changes of the cluster that the deciding loop has not taken in yet.",

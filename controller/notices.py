@@ -1,7 +1,8 @@
 """What others did that the controller cannot mend but must not keep to itself.
 
-Two claims that hold one device, allocations by other clients of devices that we manage, and pods that only
-kube-scheduler could serve but may not. Each is told as an Event; the first two are counted.
+Two claims that hold one device, allocations by other clients of devices that we manage, slices that do not
+count, and pods that only kube-scheduler could serve but may not. Each is told as an Event; the first three
+are counted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from controller.books import Duplicate
 from controller.extended import why_waits
 from controller.ownership import Ownership
 from controller.state import ClusterState, Key
+from controller.strays import why_stray
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,9 @@ class Notices:
 
 
 def take(state: ClusterState, ownership: Ownership, counts: Counter[str]) -> Notices:
-    """What was noticed since the last time; adds to `duplicate_devices` and `foreign_allocations`."""
+    """What was noticed since the last time; adds to `duplicate_devices`, `foreign_allocations` and
+    `stray_slices`.
+    """
     tells: list[Tell] = []
     contested: list[Key] = []
     undecided = [d for d in state.duplicates if state.assumed.keys() & {d.first_uid, d.second_uid}]
@@ -50,6 +54,9 @@ def take(state: ClusterState, ownership: Ownership, counts: Counter[str]) -> Not
             )
             tells.append(Tell(claim, "Warning", "ForeignAllocation", message))
     state.foreign.clear()
+    for stray in state.pools.strays.take():
+        counts["stray_slices"] += 1
+        tells.append(Tell(stray, "Warning", "StraySlice", why_stray(stray)))
     for pod in state.askers.take():
         message = why_waits(pod, state.classes, ownership.owns) or ""
         if message:

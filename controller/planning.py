@@ -30,6 +30,7 @@ from controller.gangs.turns import GangTurns
 from controller.quest import Quest
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
+from controller.strays import is_stray
 from controller.validation.documents import KubeObject
 from controller.wish import NoWish, Wish, Wishes
 from driver.errors import InvalidObjectError, TandemError
@@ -186,8 +187,9 @@ class _Planner:
         for item in slices:
             self._state.apply_slice(None, item)
         # To kube-scheduler a pool with counters that must not be used is in the way of `All` on every node.
-        with_counters = {(s.spec.driver, s.spec.pool.name) for s in slices if s.spec.shared_counters}
-        theirs = [s for s in slices if (s.spec.driver, s.spec.pool.name) in with_counters]
+        theirs = [s for s in slices if not is_stray(s, self._settings.driver_name)]
+        with_counters = {(s.spec.driver, s.spec.pool.name) for s in theirs if s.spec.shared_counters}
+        theirs = [s for s in theirs if (s.spec.driver, s.spec.pool.name) in with_counters]
         bad = NodeDevices.build(theirs, Node(metadata=ObjectMeta(name="nowhere.invalid"))).bad_pools
         self._state.show_everywhere((one.pool.driver, one.pool.name) for one in bad)
 

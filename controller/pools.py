@@ -2,6 +2,9 @@
 
 Most pools are one node's own: a look-up. A pool that has any other slice (network-attached devices, a
 selector, devices that say themselves where they are) is wide: it may concern every node.
+
+A pool of our own driver is always one node's: slices that are not of the node that it is named after do not
+count (`controller.strays`). Other drivers' pools are read as kube-scheduler reads them.
 """
 
 from __future__ import annotations
@@ -11,15 +14,22 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from controller.allocator.model import node_reaches
 from controller.books import Pool
+from controller.strays import Strays, is_stray
 from driver.kube.objects import Device, Node, ResourceSlice
 from driver.names import CONTROLLER_TAINT
 
 
 class Pools:
-    """Follows the slices one change at a time. Not thread-safe."""
+    """Follows the slices one change at a time. Not thread-safe.
 
-    def __init__(self, *, managed_only: bool = False) -> None:
+    Attributes:
+        strays: slices that do not count.
+    """
+
+    def __init__(self, driver_name: str, *, managed_only: bool = False) -> None:
         """`managed_only`: pools without our taint are kube-scheduler's, and as if they were not there."""
+        self.strays = Strays()
+        self._driver_name = driver_name
         self._managed_only = managed_only
         self._published: dict[Pool, dict[str, ResourceSlice]] = {}
         self._slices: dict[Pool, dict[str, ResourceSlice]] = {}
@@ -28,10 +38,16 @@ class Pools:
 
     def put(self, item: ResourceSlice) -> set[str] | None:
         """Add or replace a slice. Returns the nodes that it concerns; None: all of them."""
+        if is_stray(item, self._driver_name):
+            self.strays.put(item)
+            return set()
         return self._change(item, there=True)
 
     def remove(self, item: ResourceSlice) -> set[str] | None:
         """Take a slice out. Returns the nodes that it concerned; None: all of them."""
+        if is_stray(item, self._driver_name):
+            self.strays.remove(item)
+            return set()
         return self._change(item, there=False)
 
     def show_everywhere(self, pools: Iterable[Pool]) -> None:

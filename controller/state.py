@@ -82,7 +82,7 @@ class ClusterState:
         self.books = Books(self.driver_name)
         self.known = KnownDevices(self.driver_name)
         self.networks = Networks(self.driver_name, trusting=not self.managed_only)
-        self.pools = Pools(managed_only=self.managed_only)
+        self.pools = Pools(self.driver_name, managed_only=self.managed_only)
         self.index = NodeIndex(self.pools, self.books, bare=not self.managed_only)
         self.promises = Promises(self.index, self.neighbours)
 

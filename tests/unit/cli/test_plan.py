@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from cli.main import main
+from driver.names import pool_name
 from tests.unit.allocator import world
 
 DATA = Path(__file__).parents[2] / "data" / "plan"
@@ -63,7 +64,7 @@ def an_object(one: dict[str, Any], driver: str) -> dict[str, Any]:
     if "claim" in one:
         status = {}
         if "holds" in one:
-            pool = f"pool-{one['node']}"
+            pool = pool_name(driver, one["node"])
             results = [{"request": "r", "driver": driver, "pool": pool, "device": d} for d in one["holds"]]
             status = {"allocation": {"devices": {"results": results}}}
         return dra("ResourceClaim", one["claim"], spec=a_spec(one), status=status)
@@ -92,8 +93,9 @@ def objects_of(case: dict[str, Any]) -> list[dict[str, Any]]:
         size = {"allocatable": {"cpu": node["cpu"]}} if "cpu" in node else {}
         found.append({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node["name"]}, "status": size})
     for node, lines in case["slices"].items():
-        for item in world.slices(lines, driver=driver, pool=f"pool-{node}".strip("-*"), node=node):
+        for item in world.slices(lines, driver=driver, pool=pool_name(driver, node).strip("/*"), node=node):
             raw = msgspec.to_builtins(item)
+            raw["metadata"]["name"] = raw["metadata"]["name"].replace("/", "-")
             if node == "*":
                 raw["spec"] = {**raw["spec"], "allNodes": True}
                 del raw["spec"]["nodeName"]
@@ -159,7 +161,7 @@ def test_what_the_api_server_refuses_is_told_in_one_line(
 
 TWO = [
     {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}},
-    *map(msgspec.to_builtins, world.slices(["gpu-0: type=gpu"], node="n")),
+    *map(msgspec.to_builtins, world.slices(["gpu-0: type=gpu"], driver="other.example.com", node="n")),
 ]
 
 
@@ -176,8 +178,8 @@ TWO = [
 )
 def test_every_form_of_input_is_read(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "cluster").write_text(text)
-    claim = dra("ResourceClaim", "c", spec=a_spec({"requests": [{"name": "gpu", "class": "gpu"}]}))
-    (tmp_path / "claim.yaml").write_text(yaml.safe_dump_all([claim, CLASSES[0]]))
+    claim = dra("ResourceClaim", "c", spec=a_spec({"requests": [{"name": "gpu", "class": "any"}]}))
+    (tmp_path / "claim.yaml").write_text(yaml.safe_dump_all([claim, CLASSES[2]]))
     assert (
         main(["plan", "-f", str(tmp_path / "cluster"), "-f", str(tmp_path / "claim.yaml"), "-o", "json"]) == 0
     )

@@ -152,16 +152,23 @@ def test_a_pool_that_is_not_whole_is_shared_with_nobody() -> None:
 
 
 def test_what_one_node_takes_of_a_network_attached_pool_the_others_do_not_have() -> None:
-    state = a_state()
+    state = ClusterState(DRIVER_NAME, managed_only=False)
+    state.apply_class(None, CLASSES[-1])
     for name in ("n0", "n1"):
         state.apply_node(None, a_node(name))
-    (item,) = slices_of("anywhere", an_inventory(pairs=1, vfs=1))
-    state.apply_slice(None, replace(item, spec=replace(item.spec, node_name=None, all_nodes=True)))
+    (item,) = slices_of("anywhere", an_inventory(pairs=1, vfs=1), taint=False)
+    theirs = "other.example.com"
+    state.apply_slice(
+        None, replace(item, spec=replace(item.spec, driver=theirs, node_name=None, all_nodes=True))
+    )
     assert sorted(groups(state)) == [["n0"], ["n1"]]
-    claim = place(state, a_claim("a"), "n0")
-    assert chooser(state).choose(Quest(a_pod("p"), (a_claim("b"),))).best is None
+    both = len(item.spec.devices)
+    request = a_request("any", theirs, both)
+    first, second = (a_claim(name, requests=[request]) for name in ("a", "b"))
+    claim = place(state, first, "n0")
+    assert chooser(state).choose(Quest(a_pod("p"), (second,))).best is None
     state.apply_claim(claim, None, 0.0)
-    assert chooser(state).choose(Quest(a_pod("p"), (a_claim("b"),))).best is not None
+    assert chooser(state).choose(Quest(a_pod("p"), (second,))).best is not None
 
 
 def test_within_keeps_to_nodes_with_the_label() -> None:
