@@ -260,6 +260,7 @@ class Chooser:
             return Reasons("there is no node")
         misfits: Counter[str] = Counter()
         refusals: list[Refusal] = []
+        first: dict[str, str] = {}
         refused: dict[str, str] = {}
         bad_pools: dict[str, None] = {}
         # Refusals of several claims call them by name.
@@ -274,9 +275,16 @@ class Chooser:
                     refusals.append(answer)
                     for bad in record.published.devices.bad_pools if record.published is not None else ():
                         bad_pools[f"pool {bad.pool.name} is not used: {bad.reason}"] = None
+                    first.setdefault(answer.message, name)
                     if not answer.permanent and not answer.gave_up:
                         refused.setdefault(answer.message, name)
-        text = _why_not(refusals, misfits, list(bad_pools), self._settings.driver_name)
+
+        def explained(message: str) -> tuple[str, Refusal] | None:
+            found = self._remedies.explained(quest.wanted, first[message], shape.limits)
+            return (first[message], found) if found is not None else None
+
+        parts = [aggregate(refusals, explained)] if refusals else []
+        text = _why_not(parts, misfits, list(bad_pools), self._settings.driver_name)
         return Reasons(text, tuple(refused.values()), shape.limits)
 
 
@@ -300,10 +308,7 @@ def _pins(quest: Quest) -> list[str]:
     return pins
 
 
-def _why_not(
-    refusals: Sequence[Refusal], misfits: Mapping[str, int], bad_pools: Sequence[str], driver_name: str
-) -> str:
-    parts = [aggregate(refusals)] if refusals else []
+def _why_not(parts: list[str], misfits: Mapping[str, int], bad_pools: Sequence[str], driver_name: str) -> str:
     if misfits:
         reasons = [
             f"{n} × {reason}" for reason, n in sorted(misfits.items(), key=lambda item: (-item[1], item[0]))

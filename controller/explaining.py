@@ -15,6 +15,7 @@ from controller.gangs.joint import Joint
 from controller.gangs.turns import GangTurns
 from controller.ownership import Ownership
 from controller.quest import Quest
+from controller.sentences import joined
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
 from controller.validation.documents import KubeObject
@@ -91,7 +92,7 @@ def explain(state: ClusterState, key: Key, settings: PlacementSettings, cel: Cel
     except TandemError as error:
         return Explanation(False, str(error), names)
     if choice.best is None:
-        return Explanation(False, f"{choice.why_not}{chooser.nearest(wish.wanted, choice)}", names)
+        return Explanation(False, joined(choice.why_not, chooser.nearest(wish.wanted, choice)), names)
     return Explanation(False, f"node {choice.best.node} could take it now: {_ABOUT_TO}", names)
 
 

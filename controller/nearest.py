@@ -1,104 +1,44 @@
 """What is the least that would have to change for refused claims to be placed on a node?
 
-Asked of the allocator itself, with one thing changed at a time: a farther tier allowed, taints gone, closed
-rails open, more VFs on each NIC, taken devices free. What is changed only in thought is marked as to be
-avoided: the answer uses as little of it as it can, and what it does use is the change that would help. Costs
-a few searches, so it is for telling people, not for deciding. Pure.
+Asked of the allocator itself, with one thing changed at a time: a farther tier allowed, another attribute in
+a constraint or none, taints gone, closed rails open, more VFs on each NIC, taken devices free, and if none of
+these helps, fewer devices. Costs a few searches, so it is for telling people, not for deciding. Pure.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 from typing import Final
 
 import msgspec
 
-from controller.allocator.candidates import Options
-from controller.allocator.capacity import Amounts
-from controller.allocator.cel import CelCache
-from controller.allocator.limits import Limit, listed
-from controller.allocator.model import DeviceId, NodeDevices, PoolDevice
-from controller.allocator.solve import allocate
+from controller.allocator.limits import listed
+from controller.allocator.model import DeviceId, PoolDevice
 from controller.allocator.traits import rail_of, type_of
-from controller.allocator.verdict import Allocation
+from controller.claim_edits import amounts, constraints, fewer
+from controller.what_if import Change, Question, avoided, used_by
 from driver.config import Alignment, decode_user
 from driver.devices import Tier
 from driver.errors import ConfigError
-from driver.kube.objects import (
-    Device,
-    DeviceClaimConfig,
-    DeviceClass,
-    DeviceTaint,
-    OpaqueConfig,
-    ResourceClaim,
-)
+from driver.kube.objects import Device, DeviceClaimConfig, OpaqueConfig, ResourceClaim
 from driver.names import CONTROLLER_TAINT, TYPE, TYPE_NIC, TYPE_VF
 
 _REPELLING: Final = ("NoSchedule", "NoExecute")
-_AVOIDED: Final = DeviceTaint(key="only-in-thought", effect="None")
 _MOST_VFS: Final = 4
 """So many more on each NIC are thought of."""
+_TRIED: Final = 8
+"""Of so many devices it is tried whether they might stay taken."""
 _NAMED: Final = 2
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Change:
-    """Something that would help; `cost` orders: what an owner of the claim can do comes first."""
-
-    cost: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Claims that `node` refused, as they were given to the allocator; `limits` for each, or empty."""
-
-    claims: Sequence[ResourceClaim]
-    node: NodeDevices
-    classes: Mapping[str, DeviceClass]
-    taken: Collection[DeviceId]
-    options: Options
-    cel: CelCache
-    shared: Mapping[DeviceId, Amounts]
-    limits: Sequence[Limit | None] = ()
-
-    def asked(
-        self,
-        *,
-        claims: Sequence[ResourceClaim] | None = None,
-        devices: Sequence[PoolDevice] | None = None,
-        taken: Collection[DeviceId] | None = None,
-        limits: Sequence[Limit | None] | None = None,
-    ) -> Allocation | None:
-        """The same with something changed."""
-        node = self.node
-        if devices is not None:
-            node = NodeDevices(
-                node=node.node,
-                devices=tuple(devices),
-                bad_pools=node.bad_pools,
-                counters=node.counters,
-                consumers=node.consumers,
-            )
-        answer = allocate(
-            self.claims if claims is None else claims,
-            node,
-            self.classes,
-            self.taken if taken is None else taken,
-            self.options,
-            self.cel,
-            self.shared,
-            self.limits if limits is None else limits,
-        )
-        return answer if isinstance(answer, Allocation) else None
 
 
 def changes(question: Question) -> list[Change]:
     """Each by itself would do, the cheapest first; empty where none of them would."""
     found = (_tier(question), _taints(question), _rails(question), _vfs(question), _taken(question))
-    return sorted(change for change in found if change is not None)
+    edits = chain(constraints(question), amounts(question))
+    known = sorted(chain((change for change in found if change is not None), edits))
+    return known or sorted(fewer(question))
 
 
 def _tier(question: Question) -> Change | None:
@@ -121,13 +61,13 @@ def _taints(question: Question) -> Change | None:
         bad = [t for t in device.device.taints if t.effect in _REPELLING and t.key != CONTROLLER_TAINT]
         if bad and device.id not in question.taken:
             keys[device.id] = sorted({taint.key for taint in bad})
-            devices.append(_avoided(device, without=bad))
+            devices.append(avoided(device, without=bad))
         else:
             devices.append(device)
     answer = question.asked(devices=devices) if keys else None
     if answer is None:
         return None
-    mine = [device for device in _used(answer) if device in keys]
+    mine = [device for device in used_by(answer) if device in keys]
     taints = sorted({key for device in mine for key in keys[device]})
     return Change(1 + len(mine), f"without taint {', '.join(taints)} on {_names(mine)}") if mine else None
 
@@ -140,7 +80,7 @@ def _rails(question: Question) -> Change | None:
         for device in question.node.devices
         if any(limit.closes(device, type_of(device)) for limit in limits)
     }
-    devices = [_avoided(device) if device.id in closed else device for device in question.node.devices]
+    devices = [avoided(device) if device.id in closed else device for device in question.node.devices]
     answer = question.asked(devices=devices, limits=()) if closed else None
     if answer is None:
         return None
@@ -170,11 +110,11 @@ def _vfs(question: Question) -> Change | None:
         for number in range(_MOST_VFS):
             vf = DeviceId(sibling.id.driver, sibling.id.pool, f"{sibling.id.device}-more-{number}")
             more[vf] = parent
-            devices.append(_avoided(sibling, as_id=vf))
+            devices.append(avoided(sibling, as_id=vf))
     answer = question.asked(devices=devices) if more else None
     if answer is None:
         return None
-    wanted = Counter(more[device] for device in _used(answer) if device in more)
+    wanted = Counter(more[device] for device in used_by(answer) if device in more)
     parts = [f"{count} more VF{'s' * (count > 1)} on {parent}" for parent, count in sorted(wanted.items())]
     if not parts:
         return None
@@ -182,14 +122,51 @@ def _vfs(question: Question) -> Change | None:
 
 
 def _taken(question: Question) -> Change | None:
-    """Would it do if taken devices were free?"""
-    taken = question.taken
-    devices = [_avoided(device) if device.id in taken else device for device in question.node.devices]
-    answer = question.asked(devices=devices, taken=frozenset()) if taken else None
+    """Would it do if taken devices, or what is taken of shared ones, were free?"""
+    held = {*question.taken, *question.shared}
+    devices = [avoided(device) if device.id in held else device for device in question.node.devices]
+    answer = question.asked(devices=devices, taken=frozenset(), shared={}) if held else None
     if answer is None:
         return None
-    mine = [device for device in _used(answer) if device in taken]
-    return Change(4 + len(mine), f"if {_names(mine)} were free") if mine else None
+    used = list(dict.fromkeys(used_by(answer)))
+    mine = [device for device in used if device in held]
+    mine += _needed(question, [d for d in _drawing(question, used) if d not in mine], mine)
+    if not mine:
+        return None
+    free = [device for device in mine if device in question.taken]
+    parts = [f"if {_names(free)} were free"] if free else []
+    shared = [device for device in mine if device not in question.taken]
+    parts += [f"if others took less of {_names(shared)}"] if shared else []
+    return Change(4 + len(mine), " and ".join(parts))
+
+
+def _drawing(question: Question, used: Sequence[DeviceId]) -> list[DeviceId]:
+    """Taken devices that draw on the same counters as those used."""
+    consumers = question.node.consumers
+    sets = {key for device in used for key in _counter_sets(question, device)}
+    return [
+        device
+        for device in sorted({*question.taken, *question.shared})
+        if device in consumers and not sets.isdisjoint(_counter_sets(question, device))
+    ]
+
+
+def _counter_sets(question: Question, device: DeviceId) -> Iterator[tuple[str, str, str]]:
+    known = question.node.consumers.get(device)
+    for use in known.consumes_counters if known is not None else ():
+        yield device.driver, device.pool, use.counter_set
+
+
+def _needed(question: Question, drawing: Sequence[DeviceId], mine: Sequence[DeviceId]) -> list[DeviceId]:
+    """Those of them without which it would not do."""
+    needed = list(drawing)
+    for device in drawing[:_TRIED]:
+        freed = {*mine, *needed} - {device}
+        taken = frozenset(question.taken) - freed
+        shared = {d: amounts for d, amounts in question.shared.items() if d not in freed}
+        if question.asked(taken=taken, shared=shared) is not None:
+            needed.remove(device)
+    return needed
 
 
 def _required(claim: ResourceClaim, driver: str) -> Iterator[Tier]:
@@ -218,20 +195,6 @@ def _with_tier(config: DeviceClaimConfig, tier: Tier, driver: str) -> DeviceClai
         return config
     parameters = msgspec.Raw(msgspec.json.encode({**document, "require": tier.name}))
     return msgspec.structs.replace(config, opaque=OpaqueConfig(driver=driver, parameters=parameters))
-
-
-def _avoided(
-    device: PoolDevice, *, without: Collection[DeviceTaint] = (), as_id: DeviceId | None = None
-) -> PoolDevice:
-    """A copy that is taken only where nothing else does."""
-    device_id = as_id or device.id
-    taints = [taint for taint in device.device.taints if taint not in without]
-    copy = msgspec.structs.replace(device.device, name=device_id.device, taints=[*taints, _AVOIDED])
-    return PoolDevice(id=device_id, device=copy, place=device.place, content=device.content)
-
-
-def _used(answer: Allocation) -> Iterator[DeviceId]:
-    return (device.id for share in answer.claims for device in share.devices)
 
 
 def _names(devices: Sequence[DeviceId]) -> str:

@@ -27,6 +27,7 @@ from controller.giving import Giving
 from controller.ownership import Ownership
 from controller.quest import Quest
 from controller.queue import PlacementQueue, Turn
+from controller.sentences import joined
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
 from controller.taking_back import CONTESTED, GANG_INCOMPLETE, POD_INCOMPLETE, TakingBack
@@ -227,7 +228,7 @@ class Placer:
         if now < at + _TELL_AGAIN_SECONDS:
             return [], min(full_at, at + _TELL_AGAIN_SECONDS)
         self._told[uid] = (choice.why_not, now)
-        message = f"{choice.why_not}{self._chooser.nearest(wish.wanted, choice)}"
+        message = joined(choice.why_not, self._chooser.nearest(wish.wanted, choice))
         objects: list[ResourceClaim | Pod] = [*wish.wanted, wish.pod]
         return [Tell(each, "Warning", "Unsatisfiable", message) for each in objects], full_at
 

@@ -28,6 +28,7 @@ from controller.gangs.joint import Joint
 from controller.gangs.membership import GangId
 from controller.gangs.turns import GangTurns
 from controller.quest import Quest
+from controller.sentences import joined
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
 from controller.strays import is_stray
@@ -275,8 +276,8 @@ class _Planner:
         finally:
             self._seconds += self._clock() - start
         if choice.best is None:
-            nearest = self._chooser.nearest(wish.wanted, choice)
-            return self._planned(entry, None, f"{choice.why_not}{nearest}")
+            reason = joined(choice.why_not, self._chooser.nearest(wish.wanted, choice))
+            return self._planned(entry, None, reason)
         try:
             self._write(wish, choice.best.allocation, own=entry.own_claim is None)
         except NoAddressError as error:

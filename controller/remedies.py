@@ -14,9 +14,11 @@ import msgspec
 from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
 from controller.allocator.limits import Limit
-from controller.nearest import Change, Question, changes
+from controller.allocator.verdict import Refusal
+from controller.nearest import changes
 from controller.nodes import NodeRecord
 from controller.state import ClusterState
+from controller.what_if import Change, Question
 from driver.kube.objects import ResourceClaim
 
 _KEPT: Final = 256
@@ -51,6 +53,14 @@ class Remedies:
             known = self._known[key] = self._find(wanted, records, limits)
         return known
 
+    def explained(
+        self, wanted: Sequence[ResourceClaim], node: str, limits: Sequence[Limit | None]
+    ) -> Refusal | None:
+        """What the node's refusal says to people; None where there is none any more. Costs a search."""
+        record = self._state.nodes.get(node)
+        question = self._question(wanted, record, limits) if record is not None else None
+        return question.explained() if question is not None else None
+
     def _find(
         self,
         wanted: Sequence[ResourceClaim],
@@ -58,22 +68,30 @@ class Remedies:
         limits: Sequence[Limit | None],
     ) -> str:
         found: list[tuple[Change, str]] = []
-        index = self._state.index
         for record in records:
-            devices = index.devices(record)
-            if devices is not None:
-                question = Question(
-                    wanted,
-                    devices,
-                    self._state.classes,
-                    index.taken(record),
-                    self._options,
-                    self._cel,
-                    index.shared(record),
-                    limits,
-                )
+            question = self._question(wanted, record, limits)
+            if question is not None:
                 found += [(change, record.name) for change in changes(question)]
         if not found:
             return ""
         change, name = min(found)
         return f"; nearest on node {name}: {change.text}"
+
+    def _question(
+        self, wanted: Sequence[ResourceClaim], record: NodeRecord, limits: Sequence[Limit | None]
+    ) -> Question | None:
+        """As the node is now, by its real names."""
+        index = self._state.index
+        devices = index.devices(record)
+        if devices is None:
+            return None
+        return Question(
+            wanted,
+            devices,
+            self._state.classes,
+            index.taken(record),
+            self._options,
+            self._cel,
+            index.shared(record),
+            limits,
+        )

@@ -209,12 +209,12 @@ class Builder:
         for counter, of_kind in amounts.items():
             _, counter_set, name = counter
             total = quantity.parse(self._node.counters[counter])
-            limit, whole = whole_numbers(total - self._taken.spent.get(counter, 0), of_kind)
+            limit, whole, unit = whole_numbers(total - self._taken.spent.get(counter, 0), of_kind)
             weights = {
                 (i, k): whole[k] for i, demand in enumerate(demands) for k in demand.kinds if k in whole
             }
             if weights:
-                budgets.append(Budget(f"counter {name} of {counter_set}", limit, weights, once))
+                budgets.append(Budget(f"counter {name} of {counter_set}", limit, weights, once, unit))
         return budgets
 
     def _across(self, chosen: Sequence[Chosen], demands: Sequence[Demand]) -> Iterable[Pairing]:
@@ -279,7 +279,8 @@ class Builder:
             for name, capacity in first.device.capacity.items():
                 left = quantity.parse(capacity.value) - held.get(name, Fraction(0))
                 amounts = {(i, index): part.amounts[name] for i, part in parts.items()}
-                yield Budget(f"capacity {name} of {first.id.device}", *whole_numbers(left, amounts))
+                limit, weights, unit = whole_numbers(left, amounts)
+                yield Budget(f"capacity {name} of {first.id.device}", limit, weights, unit=unit)
 
     def _share(self, index: int, capacity: Requests) -> Share | None:
         key = index, capacity

@@ -5,7 +5,8 @@ Counts are kept after each filter, since they are the answer to "why not".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter as Counts
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from driver.kube.objects import Device, DeviceTaint, DeviceToleration
 from driver.names import CONTROLLER_TAINT, DRIVER_NAME
 
 _REPELLING: Final = ("NoSchedule", "NoExecute")
+_TAINTS_NAMED: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +160,20 @@ class Filter:
             return mine is None or not room(devices[index].device, [held], mine.amounts)
 
         crowded = {index for index in shared if full(index)}
-        bars = {*crowded, *self._taken.barred, *(() if ask.admin else taken)}
+        held = frozenset() if ask.admin else taken
+        bars = {*crowded, *self._taken.barred, *held}
         types = traits(self._node).types
         closed = {i for i in suitable.tolerated if limit and limit.closes(devices[i], types[i])}
         bars |= closed
         free = tuple(i for i in suitable.tolerated if i not in bars) if bars else suitable.tolerated
         matching = tuple(i for i in suitable.matching if i not in crowded) if crowded else suitable.matching
-        counts = replace(suitable.counts, free=len(free), closed=len(closed))
+        counts = suitable.counts
+        if bars:
+            open_ = [index for index in suitable.tolerated if index not in closed and index not in held]
+            short = sum(index in crowded for index in open_)
+            barred = sum(index in self._taken.barred and index not in crowded for index in open_)
+            counts = replace(counts, closed=len(closed), crowded=short, barred=barred)
+        counts = replace(counts, free=len(free))
         return Candidates(matching, free, counts)
 
     def _suitable(self, ask: Ask, claim: str) -> _Suitable:
@@ -186,7 +195,16 @@ class Filter:
         ample = [i for i in selected if _ample(devices[i].device, ask.capacity)]
         tolerated = tuple(i for i in ample if self._may_take(devices[i], ask.tolerations))
         matching = tuple(i for i in ample if self._managed(devices[i]))
-        counts = Filtered(len(devices), len(of_class), len(selected), len(ample), len(tolerated), 0)
+        counts = Filtered(
+            devices=len(devices),
+            of_class=len(of_class),
+            selected=len(selected),
+            ample=len(ample),
+            tolerated=len(tolerated),
+            free=0,
+            unmanaged=len(ample) - len(matching),
+            taints=self._taints(matching, ask.tolerations) if len(tolerated) < len(matching) else (),
+        )
         return _Suitable(matching, tolerated, counts)
 
     def _select(
@@ -224,12 +242,28 @@ class Filter:
         )
 
     def _may_take(self, device: PoolDevice, tolerations: Sequence[DeviceToleration]) -> bool:
-        return self._managed(device) and all(
-            taint.effect not in _REPELLING
-            or (taint.key == CONTROLLER_TAINT and device.id.driver == self._options.driver)
-            or any(tolerates(toleration, taint) for toleration in tolerations)
-            for taint in device.device.taints
+        return self._managed(device) and not any(True for _ in self._repelling(device, tolerations))
+
+    def _repelling(
+        self, device: PoolDevice, tolerations: Sequence[DeviceToleration]
+    ) -> Iterator[DeviceTaint]:
+        """Taints that keep the request off the device."""
+        for taint in device.device.taints:
+            if (
+                taint.effect in _REPELLING
+                and not (taint.key == CONTROLLER_TAINT and device.id.driver == self._options.driver)
+                and not any(tolerates(toleration, taint) for toleration in tolerations)
+            ):
+                yield taint
+
+    def _taints(self, indices: Sequence[int], tolerations: Sequence[DeviceToleration]) -> tuple[str, ...]:
+        """Keys of those taints, the most frequent first."""
+        keys = Counts(
+            key
+            for index in indices
+            for key in {taint.key for taint in self._repelling(self._node.devices[index], tolerations)}
         )
+        return tuple(sorted(keys, key=lambda key: (-keys[key], key))[:_TAINTS_NAMED])
 
 
 def _ample(device: Device, capacity: Requests) -> bool:
@@ -251,31 +285,6 @@ def tolerates(toleration: DeviceToleration, taint: DeviceTaint) -> bool:
 def wanted(ask: Ask, candidates: Candidates) -> int:
     """Devices that the ask takes if it is met."""
     return len(candidates.matching) if ask.everything else ask.count
-
-
-def short_of(ask: Ask, found: Candidates, claim: str, limit: Limit | None = None) -> Refusal:
-    """The refusal for a request that has too few free candidates by itself."""
-    counts, count = found.filtered, wanted(ask, found)
-    reasons = [
-        (counts.devices - counts.of_class, f"not of class {ask.device_class.metadata.name}"),
-        (counts.of_class - counts.selected, "ruled out by selectors"),
-        (counts.selected - counts.ample, "of too little capacity"),
-        (counts.ample - counts.tolerated, "tainted or not the controller's"),
-        (counts.closed, limit.reason if limit else ""),
-        (counts.tolerated - counts.closed - counts.free, "taken"),
-    ]
-    why = ", ".join(
-        [f"{counts.devices} devices", *(f"{number} {text}" for number, text in reasons if number)]
-    )
-    subject = f'request "{ask.request}"'
-    goal = "all, and there are none" if ask.everything and not count else f"{count} wanted"
-    return Refusal(
-        claim=claim,
-        subject=subject,
-        message=f"{subject}: {goal}, {counts.free} free ({why})",
-        filtered=counts,
-        wanted=count,
-    )
 
 
 def _refused(claim: str, ask: Ask, detail: str, *, permanent: bool = False) -> Refused:

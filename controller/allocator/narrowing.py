@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 
 from controller.allocator.ledger import Ledger, overdraft
-from controller.allocator.problem import Cover, Infeasible, Match, Problem, Use
+from controller.allocator.problem import Budget, Cover, Demand, Infeasible, Match, Problem, Use
 from controller.allocator.relaxation import Node, Relaxation, TooFewPairs, Uses
 
 
@@ -45,7 +45,7 @@ class Narrowing:
             most[index] = {kind: count for kind, count in most[index].items() if count > 0}
             there = sum(most[index].values())
             if there < demand.count:
-                return Infeasible(demand.label, f"{there} of {demand.count} can be had")
+                return Infeasible(demand.label, f"{there} of {demand.count} can be had", rule=demand)
         return Node(most, least, {})
 
     def bound(self, node: Node) -> int | None:
@@ -69,7 +69,7 @@ class Narrowing:
             for index, match in enumerate(self._problem.matches):
                 values = self.viable(node, index, match)
                 if not values:
-                    return self.blamed(node, match.label, "no value of it has enough free devices")
+                    return self.blamed(node, match.label, "no value of it has enough free devices", match)
                 kinds = frozenset(kind for value in values for kind in match.kinds[value])
                 for demand in match.demands:
                     mine = node.most[demand]
@@ -83,12 +83,11 @@ class Narrowing:
                 changed = changed or narrower
         for index, demand_details in enumerate(self._problem.demands):
             if sum(node.most[index].values()) < demand_details.count:
-                return self.blamed(
-                    node, demand_details.label, "too few devices that agree with the other requests"
-                )
+                detail = "too few devices that agree with the other requests"
+                return self.blamed(node, demand_details.label, detail, demand_details)
         for distinct in self._problem.distincts:
             if not self._relaxation.values_suffice(node, distinct):
-                return self.blamed(node, distinct.label, "too few different values")
+                return self.blamed(node, distinct.label, "too few different values", distinct)
         return self._places_suffice(node)
 
     def viable(self, node: Node, index: int, match: Match) -> list[Hashable]:
@@ -114,9 +113,8 @@ class Narrowing:
             match = self._problem.matches[members[0]]
             places = sum(self._places(node, match, value) for value in match.kinds)
             if places < len(members):
-                return self.blamed(
-                    node, match.label, f"wanted {len(members)} times, but there is room for {places}"
-                )
+                detail = f"wanted {len(members)} times, but there is room for {places}"
+                return self.blamed(node, match.label, detail, match)
         return True
 
     def _places(self, node: Node, match: Match, value: Hashable) -> int:
@@ -163,7 +161,7 @@ class Narrowing:
             budget = self._ledger.budget(number)
             rest = budget.limit - promised
             if rest < 0:
-                self.blamed(node, *overdraft(budget))
+                self.blamed(node, *overdraft(budget), budget)
                 return None
             had = {k for k in budget.once if any(mine.get(k) for mine in least.values())}
             for (demand, kind), weight in budget.weights.items() if promised else ():
@@ -190,10 +188,12 @@ class Narrowing:
                     mine[kind] = max(mine.get(kind, 0), most - max(spare, 0))
         return least
 
-    def blamed(self, node: Node, label: str, detail: str) -> bool:
+    def blamed(
+        self, node: Node, label: str, detail: str, rule: Demand | Match | Budget | None = None
+    ) -> bool:
         """Remember why the whole problem fails (deeper down it is only one way that fails). Always False."""
         if node.by_values and not node.values:
-            self.blame = self.blame or Infeasible(label, detail)
+            self.blame = self.blame or Infeasible(label, detail, rule=rule)
         return False
 
 

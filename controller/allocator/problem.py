@@ -73,12 +73,14 @@ class Budget:
 
     Attributes:
         once: kinds of which the weight counts once, however many demands use them.
+        unit: limit and weights are in so many parts of one, for people.
     """
 
     label: str
     limit: int
     weights: Mapping[Use, int]
     once: frozenset[int] = frozenset()
+    unit: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +153,13 @@ class Solution:
 @dataclass(frozen=True, slots=True)
 class Infeasible:
     """Why there is no solution: the demand, match or pairing that cannot be had, as far as it can be blamed
-    on one.
+    on one. `rule` is that demand, match or budget itself.
     """
 
     label: str
     detail: str
     gave_up: bool = False
+    rule: Demand | Match | Budget | None = None
 
 
 @dataclass(slots=True)
@@ -173,10 +176,10 @@ class Steps:
         return self.left >= 0
 
 
-def whole_numbers(limit: Fraction, amounts: Mapping[K, Fraction]) -> tuple[int, dict[K, int]]:
-    """The same in a unit in which all amounts are whole, which count faster."""
+def whole_numbers(limit: Fraction, amounts: Mapping[K, Fraction]) -> tuple[int, dict[K, int], int]:
+    """The same in a unit in which all amounts are whole, which count faster; and how many units are one."""
     unit = math.lcm(*(amount.denominator for amount in amounts.values()))
-    return math.floor(limit * unit), {key: int(amount * unit) for key, amount in amounts.items()}
+    return math.floor(limit * unit), {key: int(amount * unit) for key, amount in amounts.items()}, unit
 
 
 def pair_tier(problem: Problem, gpu: int, nic: int) -> Tier:

@@ -49,3 +49,12 @@ def binary(number: int) -> str:
         if number and number % unit == 0:
             return f"{number // unit}{suffix}"
     return str(number)
+
+
+def shortest(number: Fraction) -> str:
+    """A number as a quantity, for people, with whatever suffix makes it shortest."""
+    if number.denominator > 1:
+        return f"{float(number * 1000):g}m"
+    decimals = [(1000**power, suffix) for power, suffix in enumerate(("", "k", "M", "G", "T", "P"))]
+    texts = [f"{number // unit}{suffix}" for unit, suffix in decimals if number and number % unit == 0]
+    return min((binary(int(number)), *texts), key=len)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from controller.allocator.asks import MAX_RESULTS, Ask, ParsedClaim, Refused, parse
 from controller.allocator.build import Builder, Chosen, concerns
-from controller.allocator.candidates import Filter, Options, Taken, short_of, wanted
+from controller.allocator.candidates import Filter, Options, Taken, wanted
 from controller.allocator.capacity import Amounts
 from controller.allocator.cel import CelCache
 from controller.allocator.first_fit import Broken, FirstFit
@@ -17,6 +18,7 @@ from controller.allocator.model import DeviceId, NodeDevices
 from controller.allocator.problem import Infeasible, Problem, Solution, Steps
 from controller.allocator.results import claim_allocations
 from controller.allocator.search import solve
+from controller.allocator.shortage import Shortage, explain, short_of
 from controller.allocator.traits import Near, traits
 from controller.allocator.verdict import Allocation, Refusal
 from controller.allocator.weights import split
@@ -32,6 +34,8 @@ def allocate(
     cel: CelCache,
     shared: Mapping[DeviceId, Amounts] = MappingProxyType({}),
     limits: Sequence[Limit | None] = (),
+    *,
+    explained: bool = False,
 ) -> Allocation | Refusal:
     """Place all `claims` on the node together, in the best way there is, or say why that cannot be.
 
@@ -44,11 +48,13 @@ def allocate(
         cel: compiled expressions and verdicts, kept from call to call.
         shared: what allocated claims consume of the devices that they share.
         limits: on the rails of each claim's NICs; None or nothing: there is no limit.
+        explained: a refusal is for people: with constraints, attributes and numbers, which costs something.
     """
     try:
         parsed = [parse(i, claim, classes, options.driver) for i, claim in enumerate(claims)]
         given = {i: limit for i, limit in enumerate(limits) if limit is not None}
-        return _Attempt(parsed, node, Taken.of(node, taken, shared), options, cel, given).run()
+        attempt = _Attempt(parsed, node, Taken.of(node, taken, shared), options, cel, given, explained)
+        return attempt.run()
     except Refused as refused:
         return refused.refusal
 
@@ -56,6 +62,15 @@ def allocate(
 _NOWHERE: Final[tuple[Near | None, ...]] = (None, (frozenset(), None))
 _PLACES: Final = 8
 """So many places for neighbours are looked at: more NUMA nodes with GPUs no machine has."""
+
+
+@dataclass(frozen=True, slots=True)
+class _DeadEnd:
+    """A problem without a solution; what to tell of it is worked out for the last one only."""
+
+    why: Infeasible
+    problem: Problem
+    chosen: Sequence[Chosen]
 
 
 class _Attempt:
@@ -67,7 +82,9 @@ class _Attempt:
         options: Options,
         cel: CelCache,
         limits: Mapping[int, Limit],
+        explained: bool,
     ) -> None:
+        self._explained = explained
         self._claims = claims
         self._node = node
         self._taken = taken
@@ -76,7 +93,7 @@ class _Attempt:
         self._filter = Filter(node, taken, options, cel, limits)
         self._builder = Builder(node, taken, limits)
         self._steps = Steps(options.steps)
-        self._refusal = Refusal(claim="", subject="claims", message="claims: none was given")
+        self._end: Refusal | _DeadEnd = Refusal("", "claims", "claims: none was given")
 
     def run(self) -> Allocation | Refusal:
         fixed: list[Ask] = []
@@ -92,7 +109,7 @@ class _Attempt:
             self._filter.candidates(ask, self._claims[ask.claim].name)
         found = next(self._choices(fixed, flexible, ()), None)
         if found is None:
-            return self._refusal
+            return self._refusal(self._end)
         chosen, problem, solution, ranks = found
         if self._order_decides():
             path = self._first_fit(ranks)
@@ -101,8 +118,8 @@ class _Attempt:
             if path is not None and path != ranks:
                 chosen = self._order([*fixed, *(asks[r] for asks, r in zip(flexible, path, strict=True))])
                 outcome = self._solve(chosen)
-                if isinstance(outcome, Refusal):
-                    return outcome
+                if isinstance(outcome, Refusal | _DeadEnd):
+                    return self._refusal(outcome)
                 problem, solution = outcome
                 ranks = path
         else:  # of the others it would take too long
@@ -181,9 +198,9 @@ class _Attempt:
         """
         chosen = self._order(fixed)
         outcome = self._solve(chosen)
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, Refusal | _DeadEnd):
             # Of several dead ends the last and least demanding one is told.
-            self._refusal = outcome
+            self._end = outcome
             return
         if not flexible:
             yield chosen, *outcome, ranks
@@ -201,7 +218,7 @@ class _Attempt:
         ordered = sorted(asks, key=lambda ask: (ask.claim, place[ask.claim, ask.main]))
         return [Chosen(ask, self._filter.candidates(ask, self._claims[ask.claim].name)) for ask in ordered]
 
-    def _solve(self, chosen: Sequence[Chosen]) -> tuple[Problem, Solution] | Refusal:
+    def _solve(self, chosen: Sequence[Chosen]) -> tuple[Problem, Solution] | Refusal | _DeadEnd:
         for one in chosen:
             count = wanted(one.ask, one.found)
             if not count or len(one.found.free) < count:
@@ -215,15 +232,22 @@ class _Attempt:
         problem = self._builder.build(self._claims, chosen, pair_claims=len(self._claims) > 1)
         solution = solve(problem, self._steps)
         if isinstance(solution, Infeasible):
-            return self._refuse(solution)
+            return _DeadEnd(solution, problem, chosen)
         return problem, solution
 
-    def _refuse(self, why: Infeasible) -> Refusal:
+    def _refusal(self, end: Refusal | _DeadEnd) -> Refusal:
+        if isinstance(end, Refusal):
+            return end
+        why = end.why
+        found = Shortage(why.label, f"{why.label}: {why.detail}")
+        if self._explained:
+            found = explain(why, end.problem, self._claims, end.chosen, self._node)
         return Refusal(
             claim=self._claims[0].name if len(self._claims) == 1 else "",
-            subject=why.label,
-            message=f"{why.label}: {why.detail}{self._limited()}",
+            subject=found.subject,
+            message=f"{found.message}{self._limited()}",
             gave_up=why.gave_up,
+            numbers=found.numbers,
         )
 
     def _limited(self) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Collection
 from controller.allocator.candidates import Options
 from controller.allocator.limits import Limit
 from controller.allocator.model import DeviceId, NodeDevices
-from controller.nearest import Question, changes
+from controller.nearest import changes
+from controller.what_if import Question
 from driver.kube.objects import ResourceClaim
 from driver.names import DRIVER_NAME
 from tests.unit.controller.model import CEL
