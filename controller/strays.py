@@ -18,10 +18,12 @@ _Origin = tuple[str | None, str]
 
 
 def is_stray(item: ResourceSlice, driver_name: str) -> bool:
-    """Is it a slice of this driver, but not of the one node that its pool is named after?"""
+    """Is it a slice of this driver, but not of the one node that its pool is named after? The node's bare
+    name will do as well, as files for `tandem plan` have it: it can be no other node's pool either.
+    """
     spec = item.spec
     return spec.driver == driver_name and (
-        not spec.node_name or spec.pool.name != pool_name(driver_name, spec.node_name)
+        not spec.node_name or spec.pool.name not in (pool_name(driver_name, spec.node_name), spec.node_name)
     )
 
 

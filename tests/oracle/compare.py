@@ -92,6 +92,7 @@ def ours_to(asked: Json) -> Allocation | Refusal:
         Options(managed_only=False),
         _CEL,
         shared_by(claims),
+        explained=True,
     )
 
 

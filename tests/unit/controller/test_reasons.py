@@ -20,7 +20,7 @@ from controller.sentences import joined
 from controller.settings import PlacementSettings
 from controller.validation.documents import KubeObject
 from driver.kube.objects import AllocationResult, ResourceClaim
-from driver.names import DRIVER_NAME
+from driver.names import DRIVER_NAME, pool_name
 from tests.unit.allocator import world
 from tests.unit.controller.model import CEL
 from tests.unit.controller.things import a_class, a_node, a_pod
@@ -43,7 +43,7 @@ def held(case: dict[str, Any]) -> list[ResourceClaim]:
     ]
     found = []
     for number, result in enumerate(results):
-        full = {"request": "r", "driver": DRIVER_NAME, "pool": "pool", **result}
+        full = {"request": "r", "driver": DRIVER_NAME, "pool": pool_name(DRIVER_NAME, "n"), **result}
         allocation = msgspec.convert({"devices": {"results": [full]}}, AllocationResult)
         claim = a_claim(["r: any"], f"held-{number}")
         status = msgspec.structs.replace(claim.status, allocation=allocation)
@@ -72,7 +72,7 @@ def objects_of(case: dict[str, Any]) -> list[KubeObject]:
     ]
     objects: list[KubeObject] = [*CLASSES.values()]
     for node, lines in case.get("nodes", {"n": case.get("devices")}).items():
-        pool = "pool" if node == "n" else f"pool-{node}"
+        pool = pool_name(DRIVER_NAME, node)
         managed = node not in case.get("scheduler_mode", ())
         objects.append(a_node(node))
         objects += world.slices(

@@ -139,6 +139,13 @@ def test_another_drivers_pool_may_span_nodes_or_be_of_none() -> None:
         assert (theirs, item.spec.pool.name) in state.index.reached(state.nodes[OTHER]), found
 
 
+@given(st.sampled_from(["n", "n-1", "n.1", ""]), st.sampled_from(["n", "n-1", "n.1", ""]))
+def test_a_nodes_bare_name_names_a_pool_of_it_too(node: str, pool: str) -> None:
+    (item,) = slices_of("n")
+    of = changed(item, "s", node_name=node or None, pool={"name": pool})
+    assert is_stray(of, DRIVER_NAME) is not (node != "" and node == pool)
+
+
 @given(st.sampled_from(["n", "n-1", "n.1", ""]), st.sampled_from(["n", "n-1", "n.1", "", "d/n"]))
 def test_only_the_node_that_the_pool_is_named_after_counts(node: str, pool: str) -> None:
     (item,) = slices_of("n")
