@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from driver.names import CLAIM_FINALIZER
+from driver.names import CLAIM_FINALIZER, DRIVER_NAME, pool_name
 from tests.cluster.conftest import Kubectl
 from tests.cluster.tandem import Tandem
 from tests.cluster.tenant import claim, pod
@@ -101,9 +101,9 @@ def test_a_claim_posted_with_blanks_in_its_parameters_is_allocated(
 
 def slice_of(node: str) -> str:
     spec = {
-        "driver": "tandem-dra.io",
+        "driver": DRIVER_NAME,
         "nodeName": node,
-        "pool": {"name": f"stray/{node}", "generation": 1, "resourceSliceCount": 1},
+        "pool": {"name": pool_name(DRIVER_NAME, node), "generation": 1, "resourceSliceCount": 1},
         "devices": [{"name": "gpu-0"}],
     }
     return json.dumps(

@@ -118,7 +118,21 @@ def test_the_admission_policies_speak_of_our_taint_and_our_service_account() -> 
     (account,) = re.findall(r'"system:serviceaccount:([^"]+)"', text)
     assert account == f"tandem-system:{workload('kubelet-plugin')['serviceAccountName']}"
     assert f'["{CLAIM_FINALIZER}"]' in text
-    assert text.count(f'endsWith(".{DRIVER_NAME}")') == 2
+    assert text.count(f'endsWith(".{DRIVER_NAME}")') == 3
+
+
+@pytest.mark.parametrize("name", ["admission", "networks-admission"])
+def test_a_policy_that_refuses_sees_every_request_in_the_one_version_that_it_is_written_for(
+    name: str,
+) -> None:
+    policies = [
+        item for item in documents(BASE / f"{name}.yaml") if item["kind"] == "ValidatingAdmissionPolicy"
+    ]
+    assert policies
+    for policy in policies:
+        match = policy["spec"]["matchConstraints"]
+        assert match["matchPolicy"] == "Equivalent"
+        assert [rule["apiVersions"] for rule in match["resourceRules"]] == [["v1"]]
 
 
 def test_the_networks_that_are_shown_are_right_and_fields_are_those_of_the_definition() -> None:
