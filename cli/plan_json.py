@@ -11,8 +11,8 @@ from controller.planning import Plan, PlannedClaim
 
 
 def to_builtins(plan: Plan) -> dict[str, Any]:
-    """``pods[]`` with namespace, name, node, reason and claims[]; ``micros``. None stands where there is
-    nothing.
+    """``pods[]`` with namespace, name, node, reason and claims[]; ``schedulerMode[]``, nodes where
+    kube-scheduler decides; ``micros``. None stands where there is nothing.
     """
     return {
         "pods": [
@@ -25,6 +25,7 @@ def to_builtins(plan: Plan) -> dict[str, Any]:
             }
             for pod in plan.pods
         ],
+        "schedulerMode": list(plan.scheduler_mode),
         "micros": plan.micros,
     }
 

@@ -18,6 +18,7 @@ from cli.topology_table import STYLES
 from controller.planning import Plan, PlannedClaim, PlannedPod
 
 _NODES_SHOWN: Final = 16
+_NAMED: Final = 3
 _WIDTH: Final = 110
 
 
@@ -40,6 +41,8 @@ def table(plan: Plan) -> str:
     for pod in waiting:
         console.print(_waiting(pod))
         console.print()
+    if plan.scheduler_mode and plan.pods:
+        console.print(_scheduler_mode(plan.scheduler_mode))
     shown = [node for node in nodes(plan) if node.changed]
     if shown:
         console.print(_nodes(shown[:_NODES_SHOWN]))
@@ -104,6 +107,12 @@ def _waiting(pod: PlannedPod) -> Padding:
     for part in [rest, *others] if colon else others:
         text.append(f"\n  {part}")
     return Padding(text, (0, 0, 0, 0))
+
+
+def _scheduler_mode(names: tuple[str, ...]) -> Text:
+    named = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    said = "kube-scheduler decides there; shown is what the controller would choose"
+    return Text(f"Without the controller's taint (scheduler mode): {named}; {said}.\n", "dim")
 
 
 def _nodes(shown: list[NodeView]) -> Table:

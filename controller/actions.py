@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from controller.state import Key
 from driver.kube.objects import AllocationResult, Pod, ResourceClaim, ResourceSlice
+
+ALLOCATED_BY_ANOTHER: Final = "the claim was allocated by another client"
+"""Of a claim that was not written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,16 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from controller.actions import Allocate, Clear, Cleared, NotWritten, Outcome, Write, Written
+from controller.actions import (
+    ALLOCATED_BY_ANOTHER,
+    Allocate,
+    Clear,
+    Cleared,
+    NotWritten,
+    Outcome,
+    Write,
+    Written,
+)
 from driver.errors import KubeConflictError, KubeError, KubeRefusedError, KubeUnavailableError
 from driver.kube import paths
 from driver.kube.client import KubeClient
@@ -119,7 +128,7 @@ class Binder:
                     if claim.status.allocation is not None:
                         if _same(claim.status.allocation, write.allocation):
                             return Written(uid, claim.metadata.resource_version)
-                        return NotWritten(uid, "the claim was allocated by another client")
+                        return NotWritten(uid, ALLOCATED_BY_ANOTHER)
                 if CLAIM_FINALIZER not in claim.metadata.finalizers:
                     claim = self._protect(claim)
                     if claim.metadata.uid != uid:

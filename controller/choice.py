@@ -26,6 +26,7 @@ from controller.quest import Quest
 from controller.refusals import Misfits, Refusals, likeness
 from controller.remedies import Remedies
 from controller.retry_order import RetryRank
+from controller.scheduler_mode import SchedulerMode
 from controller.settings import PlacementSettings
 from controller.state import ClusterState
 from driver.kube.objects import ResourceClaim
@@ -123,6 +124,7 @@ class Chooser:
         self._misfits = Misfits(state.index)
         self._refusals: Refusals[Choice] = Refusals()
         self._remedies = Remedies(state, self._options, cel)
+        self._scheduler_mode = SchedulerMode(state, settings.driver_name, cel)
 
     def choose(self, quest: Quest) -> Choice:
         """Find a place.
@@ -194,6 +196,12 @@ class Chooser:
         """Why the pod does not fit the node, devices aside; None if it does."""
         record = self._state.nodes.get(node)
         return "the node is gone" if record is None else Fits(self._state, quest).why_not(record)
+
+    def left_to_scheduler(self, quest: Quest) -> bool:
+        """Does kube-scheduler do for the pod what is to be done, on nodes in scheduler mode? Costs some
+        searches where there are such nodes: for telling people, or rather not telling them.
+        """
+        return self._scheduler_mode.serves(quest)
 
     def nearest(self, wanted: Sequence[ResourceClaim], choice: Choice) -> str:
         """The least that would have to change, as a sentence that follows `why_not`; empty where nothing
@@ -284,7 +292,8 @@ class Chooser:
             return (first[message], found) if found is not None else None
 
         parts = [aggregate(refusals, explained)] if refusals else []
-        text = _why_not(parts, misfits, list(bad_pools), self._settings.driver_name)
+        others = [*list(bad_pools)[:_POOLS_NAMED], *self._scheduler_mode.said()]
+        text = _why_not(parts, misfits, others, self._settings.driver_name)
         return Reasons(text, tuple(refused.values()), shape.limits)
 
 
@@ -308,11 +317,11 @@ def _pins(quest: Quest) -> list[str]:
     return pins
 
 
-def _why_not(parts: list[str], misfits: Mapping[str, int], bad_pools: Sequence[str], driver_name: str) -> str:
+def _why_not(parts: list[str], misfits: Mapping[str, int], others: Sequence[str], driver_name: str) -> str:
     if misfits:
         reasons = [
             f"{n} × {reason}" for reason, n in sorted(misfits.items(), key=lambda item: (-item[1], item[0]))
         ]
         parts.append(f"{sum(misfits.values())} nodes do not fit the pod: {'; '.join(reasons[:5])}")
-    parts += bad_pools[:_POOLS_NAMED]
+    parts += others
     return "; ".join(parts) or f"no node publishes devices of {driver_name} for the controller"

@@ -30,6 +30,11 @@ _ABOUT_TO = (
 )
 
 
+_SCHEDULER_DECIDES = "kube-scheduler decides: all nodes with our devices are in scheduler mode"
+_SCHEDULER_SERVES = "kube-scheduler decides: a node in scheduler mode has the devices free"
+_SEE = "where it does not place the pod, the pod's FailedScheduling Event says why"
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """`allocated` says whether the claim has its devices; `text` is for people, `pods` those that name it."""
@@ -85,12 +90,17 @@ def explain(state: ClusterState, key: Key, settings: PlacementSettings, cel: Cel
     if claim.metadata.uid not in [wanted.metadata.uid for wanted in wish.wanted]:
         return Explanation(False, f"its requests are not for devices of {settings.driver_name}", names)
     chooser = Chooser(state, settings, cel)
+    quest = Quest(pod, wish.wanted, wish.allocated, tuple(wishes.sharers(wish)))
+    if not state.pools.handed and chooser.left_to_scheduler(quest):
+        return Explanation(False, f"{_SCHEDULER_DECIDES}: {_SEE}", names)
     if gang := _of_gang(state, pod, wishes, chooser, settings, cel):
         return Explanation(False, gang, names)
     try:
-        choice = chooser.choose(Quest(pod, wish.wanted, wish.allocated, tuple(wishes.sharers(wish))))
+        choice = chooser.choose(quest)
     except TandemError as error:
         return Explanation(False, str(error), names)
+    if choice.best is None and chooser.left_to_scheduler(quest):
+        return Explanation(False, f"{_SCHEDULER_SERVES}: {_SEE}; else {choice.why_not}", names)
     if choice.best is None:
         return Explanation(False, joined(choice.why_not, chooser.nearest(wish.wanted, choice)), names)
     return Explanation(False, f"node {choice.best.node} could take it now: {_ABOUT_TO}", names)

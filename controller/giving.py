@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from controller import decision
-from controller.actions import Action, Allocate, NotWritten, Tell, Write, Written
+from controller.actions import ALLOCATED_BY_ANOTHER, Action, Allocate, NotWritten, Tell, Write, Written
 from controller.allocator.verdict import Allocation
 from controller.attachments import NoAddressError, both, closing
 from controller.backoff import Backoff
@@ -96,8 +96,8 @@ class Giving:
         self._state.not_written(outcome.uid)
         waiting = self._state.claimants.get(pod)
         self._backoff.fail([one.metadata.uid for one in (claim, waiting) if one is not None], None, now)
-        if claim is None:
-            return []
+        if claim is None or (outcome.message == ALLOCATED_BY_ANOTHER and self._state.pools.left):
+            return []  # where kube-scheduler has devices as well, it may be faster
         message = f"the allocation on node {node} was not written: {outcome.message}"
         return [Tell(claim, "Warning", "AllocationNotWritten", message)]
 

@@ -59,7 +59,7 @@ def take(state: ClusterState, ownership: Ownership, counts: Counter[str]) -> Not
         tells.append(Tell(stray, "Warning", "StraySlice", why_stray(stray)))
     for pod in state.askers.take():
         message = why_waits(pod, state.classes, ownership.owns) or ""
-        if message:
+        if message and not state.pools.left:  # nodes in scheduler mode serve it
             tells.append(Tell(pod, "Warning", "ExtendedResource", message))
     return Notices(tuple(tells), tuple(contested))
 

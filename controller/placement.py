@@ -181,7 +181,9 @@ class Placer:
             return []
         wish = self._wishes.of(pod)
         if isinstance(wish, NoWish):
-            return [Tell(wish.not_ours, "Warning", "NotOurs", wish.reason)] if wish.not_ours else []
+            if wish.not_ours is None or self._state.pools.left:  # in scheduler mode it is kube-scheduler's
+                return []
+            return [Tell(wish.not_ours, "Warning", "NotOurs", wish.reason)]
         if not wish.wanted:
             return []
         order = rank(pod)
@@ -205,7 +207,7 @@ class Placer:
         full_at = min(left_out.values(), default=_NEVER)
         actions: list[Action] = []
         if not since:
-            actions, full_at = self._unsatisfiable(wish, chosen, now, full_at)
+            actions, full_at = self._unsatisfiable(quest, chosen, now, full_at)
         woken_by = None if chosen.permanent else generation
         self._queue.park(key, order, now, generation=woken_by, full_at=full_at, alike=chosen.alike)
         return actions
@@ -218,18 +220,21 @@ class Placer:
                 yield key
 
     def _unsatisfiable(
-        self, wish: Wish, choice: Choice, now: float, full_at: float
+        self, quest: Quest, choice: Choice, now: float, full_at: float
     ) -> tuple[list[Action], float]:
         """Say why, but a pod's changing reasons only so often; then when to look again in order to say it."""
-        uid = wish.pod.metadata.uid
+        uid = quest.pod.metadata.uid
         told, at = self._told.get(uid, ("", -_NEVER))
         if told == choice.why_not:
             return [], full_at
         if now < at + _TELL_AGAIN_SECONDS:
             return [], min(full_at, at + _TELL_AGAIN_SECONDS)
+        if self._chooser.left_to_scheduler(quest):
+            self._told[uid] = ("", now)
+            return [], full_at
         self._told[uid] = (choice.why_not, now)
-        message = joined(choice.why_not, self._chooser.nearest(wish.wanted, choice))
-        objects: list[ResourceClaim | Pod] = [*wish.wanted, wish.pod]
+        message = joined(choice.why_not, self._chooser.nearest(quest.wanted, choice))
+        objects: list[ResourceClaim | Pod] = [*quest.wanted, quest.pod]
         return [Tell(each, "Warning", "Unsatisfiable", message) for each in objects], full_at
 
     # A gang
@@ -247,6 +252,8 @@ class Placer:
         """A pod that asks for a gang, though nothing makes it a member of one."""
         why, uid = self._book.alone(_key(pod)), pod.metadata.uid
         if not why or self._told.get(uid, ("", 0.0))[0] == why:
+            return []
+        if self._chooser.left_to_scheduler(Quest(pod, tuple(self._state.claims_of(pod) or ()))):
             return []
         self._told[uid] = why, _NEVER
         return [Tell(pod, "Warning", "GangConflict", why)]

@@ -28,6 +28,7 @@ from controller.gangs.joint import Joint
 from controller.gangs.membership import GangId
 from controller.gangs.turns import GangTurns
 from controller.quest import Quest
+from controller.scheduler_mode import nodes_left
 from controller.sentences import joined
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
@@ -99,6 +100,13 @@ class Plan:
     pods: tuple[PlannedPod, ...]
     micros: int
     state: ClusterState = field(compare=False, repr=False)
+
+    @property
+    def scheduler_mode(self) -> tuple[str, ...]:
+        """Nodes, by name, whose devices carry no controller taint: kube-scheduler decides there, and what is
+        planned is only what the controller would choose.
+        """
+        return nodes_left(self.state.pools.left)
 
     @property
     def complete(self) -> bool:

@@ -24,11 +24,13 @@ class Pools:
 
     Attributes:
         strays: slices that do not count.
+        left: pools of our driver that are left to kube-scheduler, with their slices by name.
     """
 
     def __init__(self, driver_name: str, *, managed_only: bool = False) -> None:
         """`managed_only`: pools without our taint are kube-scheduler's, and as if they were not there."""
         self.strays = Strays()
+        self.left: dict[Pool, dict[str, ResourceSlice]] = {}
         self._driver_name = driver_name
         self._managed_only = managed_only
         self._published: dict[Pool, dict[str, ResourceSlice]] = {}
@@ -49,6 +51,11 @@ class Pools:
             self.strays.remove(item)
             return set()
         return self._change(item, there=False)
+
+    @property
+    def handed(self) -> bool:
+        """Are there pools of our driver that are the controller's?"""
+        return any(pool[0] == self._driver_name and pool not in self.left for pool in self._published)
 
     def show_everywhere(self, pools: Iterable[Pool]) -> None:
         """Count these as wide, whatever they are."""
@@ -112,6 +119,10 @@ class Pools:
             del self._published[pool]
         slices = published if not self._managed_only or _is_managed(published.values()) else {}
         self._slices[pool] = slices
+        if pool[0] == self._driver_name and published and not _is_managed(published.values()):
+            self.left[pool] = published
+        else:
+            self.left.pop(pool, None)
         if any(not s.spec.node_name for s in slices.values()):
             self._wide.add(pool)
         else:

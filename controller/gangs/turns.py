@@ -233,6 +233,9 @@ class GangTurns:
         elif now < waiting.told_at + _TELL_AGAIN_SECONDS:
             return (), waiting.told_at + _TELL_AGAIN_SECONDS
         waiting.told, waiting.told_at = say.about, now
+        first = roll.waiting[0]
+        if self._chooser.left_to_scheduler(Quest(first.pod, first.wanted, first.allocated)):
+            return (), _NEVER
         text += say.text()
         if reason == "GangIncomplete":
             return tuple(Tell(wish.pod, "Normal", reason, text) for wish in roll.waiting), _NEVER
