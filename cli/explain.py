@@ -25,7 +25,7 @@ def run(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     try:
         client = KubeClient.load(options.kubeconfig, user_agent="tandem-explain", timeout_seconds=60.0)
-        state = state_of(from_cluster(client), options.driver_name)
+        state = state_of(from_cluster(client, _warn), options.driver_name)
     except TandemError as error:
         print(f"tandem explain: {error}", file=sys.stderr)
         return FAILED
@@ -44,6 +44,10 @@ def run(argv: Sequence[str]) -> int:
     head, *parts = found.text.split("; ")
     print("\n  ".join([f"{subject}{pods} waits: {head}", *parts]))
     return WAITING
+
+
+def _warn(message: str) -> None:
+    print(f"tandem explain: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
             objects, skipped = read(options.file, options.driver_name)
         else:
             client = KubeClient.load(options.kubeconfig, user_agent="tandem-plan", timeout_seconds=60.0)
-            objects, skipped = from_cluster(client), []
+            objects, skipped = from_cluster(client, _warn), []
         found = plan(
             objects, PlacementSettings(driver_name=options.driver_name), CelCache(), time.perf_counter
         )
@@ -53,6 +53,10 @@ def run(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
     return PLACED if found.complete else WAITING
+
+
+def _warn(message: str) -> None:
+    print(f"tandem plan: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
 
+from controller.reading import ClaimReader
 from controller.validation.documents import KubeObject, decode, items_of
-from driver.errors import InvalidObjectError, KubeNotFoundError
+from driver.errors import InvalidObjectError, KubeNotFoundError, KubeUnreadableError
 from driver.kube import paths
 from driver.kube.client import KubeClient
 from driver.kube.fabric import FabricNetwork, Namespace
@@ -62,21 +63,25 @@ def read(files: Sequence[str], driver_name: str) -> tuple[list[KubeObject], list
     return objects, skipped
 
 
-def from_cluster(client: KubeClient) -> list[KubeObject]:
-    """What the cluster holds now.
+def from_cluster(client: KubeClient, warn: Callable[[str], None]) -> list[KubeObject]:
+    """What the cluster holds now; an object that cannot be read is told to `warn` and left out.
 
     Raises:
         KubeError: the API server does not answer, or refuses.
     """
+
+    def skip(error: KubeUnreadableError) -> None:
+        warn(str(error))
+
     objects: list[KubeObject] = []
-    objects += client.list(paths.nodes(), Node)[0]
-    objects += client.list(paths.slices(), ResourceSlice)[0]
-    objects += client.list(paths.classes(), DeviceClass)[0]
-    objects += client.list(paths.namespaces(), Namespace)[0]
+    objects += client.list(paths.nodes(), Node, skip=skip)[0]
+    objects += client.list(paths.slices(), ResourceSlice, skip=skip)[0]
+    objects += client.list(paths.classes(), DeviceClass, skip=skip)[0]
+    objects += client.list(paths.namespaces(), Namespace, skip=skip)[0]
     with contextlib.suppress(KubeNotFoundError):  # no such kind: there are none
-        objects += client.list(paths.networks(), FabricNetwork)[0]
-    objects += client.list(paths.claims(), ResourceClaim)[0]
-    objects += client.list(paths.pods(), Pod)[0]
+        objects += client.list(paths.networks(), FabricNetwork, skip=skip)[0]
+    objects += client.list(paths.claims(), ResourceClaim, read=ClaimReader(), skip=skip)[0]
+    objects += client.list(paths.pods(), Pod, skip=skip)[0]
     return objects
 
 

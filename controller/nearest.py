@@ -190,6 +190,10 @@ def _allowing(claim: ResourceClaim, tier: Tier, driver: str) -> ResourceClaim:
 def _with_tier(config: DeviceClaimConfig, tier: Tier, driver: str) -> DeviceClaimConfig:
     if config.opaque is None or config.opaque.driver != driver:
         return config
+    try:
+        decode_user(config.opaque.parameters)
+    except ConfigError:
+        return config
     document = msgspec.json.decode(config.opaque.parameters)
     if Tier[document.get("require", "SYS")] >= tier:
         return config

@@ -57,6 +57,14 @@ def take(state: ClusterState, ownership: Ownership, counts: Counter[str]) -> Not
     for stray in state.pools.strays.take():
         counts["stray_slices"] += 1
         tells.append(Tell(stray, "Warning", "StraySlice", why_stray(stray)))
+    for uid, problem in state.unreadable.take():
+        claim = state.claim_by_uid(uid)
+        if claim is not None:
+            message = (
+                f"this controller cannot read the claim: {problem}; it allocates nothing for it, and "
+                "devices that the claim has count as taken"
+            )
+            tells.append(Tell(claim, "Warning", "Unreadable", message))
     for pod in state.askers.take():
         message = why_waits(pod, state.classes, ownership.owns) or ""
         if message and not state.pools.left:  # nodes in scheduler mode serve it

@@ -14,6 +14,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from controller.unreadable import read_holdings
+from driver.kube.decoding import Decoder
 from driver.kube.meta import Wire
 from driver.kube.objects import (
     CounterSet,
@@ -31,7 +33,10 @@ from driver.kube.objects import (
 T = TypeVar("T")
 
 _KEPT: Final = 20_000
-"""Different values of one kind; then it begins anew, which costs memory but is never wrong."""
+_KEPT_BYTES: Final = 64 * 2**20
+"""Different values of one kind, and the length of all as JSON; then it begins anew, which costs memory but is
+never wrong.
+"""
 
 _TIME_ADDED: Final = re.compile(rb',"timeAdded":"[^"\\]*"')
 """Of a taint, the only text of a device that is called so; when it was added is nothing to us."""
@@ -42,13 +47,16 @@ class Once:
 
     def __init__(self) -> None:
         self._known: dict[bytes, Any] = {}
+        self._bytes = 0
 
     def by(self, content: bytes, make: Callable[[], T]) -> T:
         """What `make` made the first time for this content."""
         known: T | None = self._known.get(content)
         if known is None:
-            if len(self._known) >= _KEPT:
+            if len(self._known) >= _KEPT or self._bytes + len(content) > _KEPT_BYTES:
                 self._known.clear()
+                self._bytes = 0
+            self._bytes += len(content)
             known = self._known[content] = make()
         return known
 
@@ -79,7 +87,7 @@ class SliceReader:
     """ResourceSlices, of which equal devices, attributes and capacities are one object."""
 
     def __init__(self) -> None:
-        self._decoder = msgspec.json.Decoder(_Slice)
+        self._decoder = Decoder(_Slice)
         self._device = msgspec.json.Decoder(Device)
         self._devices = Once()
         self._parts = Once()
@@ -108,7 +116,7 @@ class PodReader:
     """Pods, of which equal specs are one object but for the node's name."""
 
     def __init__(self) -> None:
-        self._decoder = msgspec.json.Decoder(Pod)
+        self._decoder = Decoder(Pod)
         self._parts = Once()
 
     def __call__(self, raw: msgspec.Raw) -> Pod:
@@ -129,12 +137,15 @@ class ClaimReader:
     """ResourceClaims, of which equal specs are one object."""
 
     def __init__(self) -> None:
-        self._decoder = msgspec.json.Decoder(ResourceClaim)
+        self._decoder = Decoder(ResourceClaim)
         self._specs = Once()
 
     def __call__(self, raw: msgspec.Raw) -> ResourceClaim:
-        """Decode one."""
-        claim = self._decoder.decode(raw)
+        """Decode one; where that fails, an UnreadableClaim."""
+        try:
+            claim = self._decoder.decode(raw)
+        except msgspec.MsgspecError as error:
+            return read_holdings(raw, error)
         return msgspec.structs.replace(claim, spec=self._specs.of(claim.spec))
 
 
@@ -142,7 +153,7 @@ class NodeReader:
     """Nodes, without what their heartbeats say."""
 
     def __init__(self) -> None:
-        self._decoder = msgspec.json.Decoder(Node)
+        self._decoder = Decoder(Node)
 
     def __call__(self, raw: msgspec.Raw) -> Node:
         """Decode one."""

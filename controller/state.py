@@ -24,6 +24,7 @@ from controller.nodes import NodeIndex, NodeRecord, placement_facts
 from controller.pending import Assumed, Failure, Pending
 from controller.pools import Pools
 from controller.promises import Promises
+from controller.unreadable import Unreadable
 from driver.kube.fabric import FabricNetwork
 from driver.kube.objects import (
     AllocationResult,
@@ -70,6 +71,7 @@ class ClusterState:
     """Claims, by UID, to which another client gave devices that we manage."""
     renewed: set[str] = field(default_factory=set)
     """Nodes that are others now, by what they are or publish, or are gone."""
+    unreadable: Unreadable = field(default_factory=Unreadable)
     scheduled: int = 0
     """Grows whenever kube-scheduler is seen at work."""
     gone: set[str] = field(default_factory=set)
@@ -181,6 +183,7 @@ class ClusterState:
             return
         key, uid = _key(claim), claim.metadata.uid
         before = self.books.held(uid)
+        new = self.unreadable.note(uid, new, self.claim_by_uid(uid))
         self.touched |= self._claimants.apply_claim(old, new)
         if new is None:
             self.claims.pop(key, None)
@@ -196,7 +199,8 @@ class ClusterState:
         if new is not None and old is not None and before is not None and uid not in self.assumed:
             self._note_failure(old, new, before)
         self._rebook(key, uid)
-        self.pending.note_unreserved(key, new, self.books.held(uid), now)
+        readable = new if uid not in self.unreadable.problems else None
+        self.pending.note_unreserved(key, readable, self.books.held(uid), now)
         self.touched |= self.users.get(key, set())
 
     def apply_node(self, old: Node | None, new: Node | None) -> None:

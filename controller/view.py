@@ -1,4 +1,4 @@
-"""Brings the cluster's changes to the one thread that decides: seven informers that put them into its inbox.
+"""Brings the cluster's changes to the one thread that decides: eight informers that put them into its inbox.
 
 The ClusterState has one owner, the loop, and so needs no lock: what informers (and the writers) have to say
 is a message in a queue, applied in order between two decisions. Only slices of our driver are watched, and
@@ -37,6 +37,16 @@ T = TypeVar("T", bound=HasMetadata)
 
 
 class _Watcher(Protocol):
+    name: str
+
+    @property
+    def unreadable(self) -> int: ...
+    @property
+    def alive(self) -> bool: ...
+    @property
+    def synced(self) -> bool: ...
+    @property
+    def failing(self) -> tuple[float, str]: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...
     def wait_synced(self, timeout_seconds: float) -> bool: ...
@@ -55,7 +65,6 @@ class ClusterView:
             read: Callable[[msgspec.Raw], T] | None = None,
             *,
             optional: bool = False,
-            complete: bool = False,
             field_selector: str = "",
         ) -> Informer[T]:
             return Informer(
@@ -66,12 +75,10 @@ class ClusterView:
                 read=read,
                 name=path.rpartition("/")[2],
                 optional=optional,
-                complete=complete,
                 field_selector=field_selector,
             )
 
-        # What an unknown claim holds would be taken for free.
-        self._claims = watch(paths.claims(), ResourceClaim, state.apply_claim, ClaimReader(), complete=True)
+        self._claims = watch(paths.claims(), ResourceClaim, state.apply_claim, ClaimReader())
         self._informers: list[_Watcher] = [
             watch(paths.nodes(), Node, lambda old, new, _: state.apply_node(old, new), NodeReader()),
             watch(
@@ -118,6 +125,26 @@ class ClusterView:
     def refresh_claims(self, done: Message) -> None:
         """Read all claims again; `done` comes through the inbox after all that they bring."""
         self._claims.refresh(lambda: self._inbox.put(done))
+
+    @property
+    def ended(self) -> list[str]:
+        """Names of informers' threads that should run and do not."""
+        return [f"watch {informer.name}" for informer in self._informers if not informer.alive]
+
+    @property
+    def not_listed(self) -> list[str]:
+        """Kinds that were never listed."""
+        return [informer.name for informer in self._informers if not informer.synced]
+
+    @property
+    def failing(self) -> dict[str, tuple[float, str]]:
+        """By kind, for how many seconds it could be neither listed nor watched, and the last error."""
+        return {informer.name: informer.failing for informer in self._informers}
+
+    @property
+    def unreadable(self) -> int:
+        """How many objects are left out, since they cannot be read; claims are not."""
+        return sum(informer.unreadable for informer in self._informers)
 
     def wait_synced(self, timeout_seconds: float) -> bool:
         """True as soon as every kind was listed once, and is in the inbox."""

@@ -57,6 +57,8 @@ class Wishes:
         allocated: list[ResourceClaim] = []
         for claim in {claim.metadata.uid: claim for claim in claims}.values():
             name = claim.metadata.name
+            if problem := state.unreadable.problems.get(claim.metadata.uid):
+                return NoWish(f"claim {name} cannot be read: {problem}")
             if claim.metadata.deletion_timestamp:
                 return NoWish(f"claim {name} is being deleted")
             if claim.metadata.uid in state.assumed:
@@ -111,8 +113,11 @@ class Wishes:
         for key, made_for_pod in self._state.claim_keys(pod):
             if key is None:
                 return "not all claims of the pod are made from their templates yet"
-            if key not in self._state.claims:
+            claim = self._state.claims.get(key)
+            if claim is None:
                 return f"claim {key[1]} is not there"
+            if problem := self._state.unreadable.problems.get(claim.metadata.uid):
+                return f"claim {key[1]} cannot be read: {problem}"
             if made_for_pod and self._state.claims_of(pod) is None:
                 return f"claim {key[1]} is not the pod's"
         return "not all claims of the pod are there"

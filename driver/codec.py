@@ -27,6 +27,9 @@ TierName = Literal["PIX", "PXB", "PHB", "NODE", "SYS"]
 
 _MSGSPEC_PATH = re.compile(r" - at `\$\.?(.*)`$")
 
+_HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_HALF_A_PAIR = re.compile(rb"%b(?!%b)|(?<!%b)%b" % (_HIGH, _LOW, _HIGH, _LOW))
+
 T = TypeVar("T")
 
 
@@ -80,5 +83,10 @@ def _convert(parameters: Parameters, wire: type[T]) -> T:
         match = _MSGSPEC_PATH.search(text)
         path = match[1] if match else ""
         raise ConfigError(_MSGSPEC_PATH.sub("", text), path=path) from error
+    except RecursionError as error:
+        raise ConfigError("is nested too deeply for a document of this driver") from error
     except msgspec.DecodeError as error:
+        half = _HALF_A_PAIR.search(bytes(parameters)) if not isinstance(parameters, Mapping) else None
+        if half is not None:
+            raise ConfigError(f"has {half[0].decode()}, half a surrogate pair and no character") from error
         raise ConfigError(f"is no JSON: {error}") from error

@@ -89,14 +89,16 @@ class KubeUnreadableError(KubeError, RetryableError):
         namespace: of the object; empty where it is cluster-scoped.
         name: of the object.
         version: its resourceVersion.
+        gone: the API server said that it was deleted.
     """
 
-    def __init__(self, message: str, *, namespace: str, name: str, version: str) -> None:
-        title = f"{namespace}/{name}".lstrip("/")
+    def __init__(self, message: str, *, namespace: str, name: str, version: str, gone: bool = False) -> None:
+        title = f"{namespace}/{name}".lstrip("/") or "an object without a name"
         super().__init__(f"{title} cannot be read: {message}", status=200)
         self.namespace = namespace
         self.name = name
         self.version = version
+        self.gone = gone
 
 
 class KubeRefusedError(KubeError, PermanentError):

@@ -18,7 +18,7 @@ import msgspec
 from driver.errors import KubeNotFoundError, RetryableError, TandemError
 from driver.kube import paths
 from driver.kube.client import KubeClient
-from driver.kube.objects import AllocatedDeviceStatus, Condition, NetworkDeviceData, ResourceClaim
+from driver.kube.objects import Condition, NetworkDeviceData, ReportedDeviceStatus, ResourceClaim
 from kubeletplugin.attach.store import Attachment
 from kubeletplugin.ledger import ClaimRecord, Ledger
 from kubeletplugin.planner import PlannedDevice
@@ -29,13 +29,13 @@ _BACKOFF_FIRST_SECONDS = 0.5
 _BACKOFF_LAST_SECONDS = 60.0
 
 
-def device_statuses(record: ClaimRecord, driver_name: str) -> list[AllocatedDeviceStatus]:
+def device_statuses(record: ClaimRecord, driver_name: str) -> list[ReportedDeviceStatus]:
     """One entry for each device of a prepared claim."""
     since = datetime.fromtimestamp(record.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     attachments = {attachment.device: attachment for attachment in record.plan.attachments}
     ready = Condition(type="Ready", status="True", reason="Prepared", last_transition_time=since)
     return [
-        AllocatedDeviceStatus(
+        ReportedDeviceStatus(
             driver=driver_name,
             pool=device.pool,
             device=device.device,

@@ -82,7 +82,9 @@ class Sweeper:
         Raises:
             KubeError: the API does not answer; the ledger still says that it needs this.
         """
-        found, _ = self._client.list(paths.claims(), ResourceClaim)
+        found, _ = self._client.list(
+            paths.claims(), ResourceClaim, skip=lambda error: log.warning("ledger: %s", error)
+        )
         mine = [claim for claim in found if claims.ours_on(claim, self._driver_name, self._node_name)]
         for claim in mine:
             try:

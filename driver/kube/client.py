@@ -10,11 +10,9 @@ from __future__ import annotations
 import functools
 import os
 import socket
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -22,19 +20,13 @@ import urllib3
 
 from driver.errors import (
     ConfigError,
-    KubeConflictError,
-    KubeError,
-    KubeGoneError,
-    KubeNotFoundError,
-    KubeRefusedError,
     KubeUnavailableError,
-    KubeUnreadableError,
 )
-from driver.kube import protobuf
+from driver.kube import answers, protobuf
+from driver.kube.answers import Skip, WatchStream, read_list, read_one, refusal
+from driver.kube.decoding import Decoder
 
 T = TypeVar("T")
-Skip = Callable[[KubeUnreadableError], None]
-"""Told of each object that is left out, since it cannot be read."""
 PatchKind = Literal["merge", "json", "apply"]
 
 _CONTENT_TYPES: Mapping[PatchKind, str] = {
@@ -54,93 +46,6 @@ _SOCKET_OPTIONS = [
 ]
 
 
-class _ListMeta(msgspec.Struct, rename="camel"):
-    resource_version: str = ""
-    continue_: str = msgspec.field(default="", name="continue")
-
-
-class _List(msgspec.Struct, Generic[T]):
-    metadata: _ListMeta
-    items: list[T] | None = None
-
-
-class _Named(msgspec.Struct):
-    class _Metadata(msgspec.Struct, rename="camel"):
-        name: str = ""
-        namespace: str = ""
-        resource_version: str = ""
-
-    metadata: _Metadata
-
-
-class _Status(msgspec.Struct):
-    message: str = ""
-    reason: str = ""
-    code: int = 0
-
-
-class _RawWatchEvent(msgspec.Struct):
-    type: str
-    object: msgspec.Raw
-
-
-@dataclass(frozen=True, slots=True)
-class WatchEvent(Generic[T]):
-    """One change; kind is ADDED, MODIFIED, DELETED or BOOKMARK (of whose object only the version counts)."""
-
-    kind: str
-    object: T
-
-
-class WatchStream(Generic[T]):
-    """Iterates over a watch's events until the server ends it or `close` is called, from any thread."""
-
-    def __init__(
-        self, response: urllib3.BaseHTTPResponse, read: Callable[[msgspec.Raw], T], skip: Skip | None = None
-    ) -> None:
-        self._response = response
-        self._read = read
-        self._skip = skip
-        self._closed = threading.Event()
-
-    def __iter__(self) -> Iterator[WatchEvent[T]]:
-        """Yield events.
-
-        Raises:
-            KubeGoneError: the version is too old; list again.
-            KubeUnavailableError: the connection broke.
-            KubeUnreadableError: an object is not as we know them, and there is no `skip`.
-        """
-        envelope = msgspec.json.Decoder(_RawWatchEvent)
-        pending = b""
-        try:
-            for chunk in self._response.stream(2**16):
-                *lines, pending = (pending + chunk).split(b"\n")
-                for line in lines:
-                    if line:
-                        event = envelope.decode(line)
-                        if event.type == "ERROR":
-                            raise _error_from(msgspec.json.decode(event.object, type=_Status), "watch")
-                        found = _read(event.object, self._read, self._skip)
-                        if found is not None:
-                            yield WatchEvent(event.type, found)
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            if isinstance(error, msgspec.MsgspecError):
-                raise
-            if not self._closed.is_set():
-                raise KubeUnavailableError(f"watch broke: {error}", status=0) from error
-        finally:
-            self._response.close()
-
-    def close(self) -> None:
-        """End the iteration; a reader blocked in it wakes up."""
-        self._closed.set()
-        try:
-            self._response.shutdown()
-        except (OSError, ValueError, RuntimeError, AttributeError):
-            self._response.close()
-
-
 class KubeClient:
     """Thread-safe; paths are those of `driver.kube.paths`, objects those of `driver.kube.objects`."""
 
@@ -156,7 +61,7 @@ class KubeClient:
         self._pool: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
         self._timeout = urllib3.Timeout(connect=min(timeout_seconds, 5.0), read=timeout_seconds)
         self._headers = {"User-Agent": user_agent}
-        self._decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+        self._decoders: dict[Any, Decoder[Any]] = {}
 
     @classmethod
     def load(
@@ -187,9 +92,10 @@ class KubeClient:
 
         Raises:
             KubeNotFoundError: there is none.
+            KubeUnreadableError: it is not as we know it.
             KubeError: any other refusal.
         """
-        return self._decoder(type).decode(self._call("GET", path))
+        return read_one(self._call("GET", path), self._decoder(type))
 
     def list(
         self,
@@ -215,9 +121,9 @@ class KubeClient:
         items: list[T] = []
         query = {"limit": str(_PAGE_SIZE), **_selectors(field_selector, label_selector)}
         while True:
-            page = self._decoder(_List[msgspec.Raw]).decode(self._call("GET", path, query=query))
+            page = read_list(self._call("GET", path, query=query), f"GET {path}")
             decode = read or self._decoder(type).decode
-            found = (_read(item, decode, skip) for item in page.items or ())
+            found = (answers.read(item, decode, skip) for item in page.items or ())
             items.extend(item for item in found if item is not None)
             if not page.metadata.continue_:
                 return items, page.metadata.resource_version
@@ -230,7 +136,7 @@ class KubeClient:
             KubeConflictError: it exists.
             KubeError: any other refusal.
         """
-        return self._decoder(type).decode(self._call("POST", path, body=msgspec.json.encode(obj)))
+        return read_one(self._call("POST", path, body=msgspec.json.encode(obj)), self._decoder(type))
 
     def update(self, path: str, obj: object, type: type[T]) -> T:
         """PUT an object that is wholly ours.
@@ -239,7 +145,7 @@ class KubeClient:
             KubeConflictError: its resourceVersion is not the newest.
             KubeError: any other refusal.
         """
-        return self._decoder(type).decode(self._call("PUT", path, body=msgspec.json.encode(obj)))
+        return read_one(self._call("PUT", path, body=msgspec.json.encode(obj)), self._decoder(type))
 
     def patch(
         self, path: str, body: object, type: type[T], *, kind: PatchKind = "merge", field_manager: str = ""
@@ -254,7 +160,7 @@ class KubeClient:
         raw = self._call(
             "PATCH", path, query=query, body=msgspec.json.encode(body), content_type=_CONTENT_TYPES[kind]
         )
-        return self._decoder(type).decode(raw)
+        return read_one(raw, self._decoder(type))
 
     def add_finalizer(self, path: str, finalizer: str, type: type[T]) -> T:
         """Add a finalizer where a JSON patch will not do: see `driver.kube.protobuf`.
@@ -265,9 +171,8 @@ class KubeClient:
         """
         raw = self._call("GET", path, accept=protobuf.CONTENT_TYPE)
         body = protobuf.with_finalizer(raw, finalizer)
-        return self._decoder(type).decode(
-            self._call("PUT", path, body=body, content_type=protobuf.CONTENT_TYPE)
-        )
+        raw = self._call("PUT", path, body=body, content_type=protobuf.CONTENT_TYPE)
+        return read_one(raw, self._decoder(type))
 
     def delete(self, path: str, *, uid: str = "", resource_version: str = "") -> None:
         """DELETE an object, if given only that very one.
@@ -315,10 +220,10 @@ class KubeClient:
         """Close idle connections; watches end with their streams."""
         self._pool.clear()
 
-    def _decoder(self, type: type[T]) -> msgspec.json.Decoder[T]:
+    def _decoder(self, type: type[T]) -> Decoder[T]:
         decoder = self._decoders.get(type)
         if decoder is None:
-            decoder = self._decoders[type] = msgspec.json.Decoder(type)
+            decoder = self._decoders[type] = Decoder(type)
         return decoder
 
     def _call(self, method: str, path: str, **kwargs: Any) -> bytes:
@@ -363,43 +268,12 @@ class KubeClient:
             raise KubeUnavailableError(f"{method} {path}: {error}", status=0) from error
         if response.status >= 300:
             try:
-                status = msgspec.json.decode(response.data, type=_Status)
-            except msgspec.MsgspecError:
-                status = _Status(message=response.data[:300].decode(errors="replace"))
+                raise refusal(response.status, response.data, f"{method} {path}")
             finally:
                 response.release_conn()
-            status.code = response.status
-            raise _error_from(status, f"{method} {path}")
         return response
-
-
-def _read(raw: msgspec.Raw, decode: Callable[[msgspec.Raw], T], skip: Skip | None) -> T | None:
-    """The object; None where it cannot be read and was told to `skip`."""
-    try:
-        return decode(raw)
-    except msgspec.MsgspecError as error:
-        named = msgspec.json.decode(raw, type=_Named).metadata
-        unreadable = KubeUnreadableError(
-            str(error), namespace=named.namespace, name=named.name, version=named.resource_version
-        )
-        if skip is None:
-            raise unreadable from error
-    skip(unreadable)
-    return None
 
 
 def _selectors(field_selector: str, label_selector: str) -> dict[str, str]:
     wanted = {"fieldSelector": field_selector, "labelSelector": label_selector}
     return {key: value for key, value in wanted.items() if value}
-
-
-def _error_from(status: _Status, what: str) -> KubeError:
-    message = f"{what}: {status.code} {status.reason or 'refused'}: {status.message}"
-    kinds: dict[int, type[KubeError]] = {
-        404: KubeNotFoundError,
-        409: KubeConflictError,
-        410: KubeGoneError,
-        429: KubeUnavailableError,
-    }
-    default = KubeUnavailableError if status.code >= 500 else KubeRefusedError
-    return kinds.get(status.code, default)(message, status=status.code, reason=status.reason)

@@ -296,18 +296,23 @@ class NetworkDeviceData(Wire, frozen=True, kw_only=True):
 
 
 class AllocatedDeviceStatus(Wire, frozen=True, kw_only=True):
-    """status.devices[]; the key (driver, pool, device, shareID) must match a result."""
+    """status.devices[] without its data; the key (driver, pool, device, shareID) must match a result."""
 
     driver: str
     pool: str
     device: str
     share_id: str | None = msgspec.field(default=None, name="shareID")
     conditions: NullableList[Condition] = []
-    data: dict[str, Any] | None = None
     network_data: NetworkDeviceData | None = None
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "conditions", self.conditions or [])
+
+
+class ReportedDeviceStatus(AllocatedDeviceStatus, frozen=True, kw_only=True):
+    """status.devices[] as we write it. `data` is free JSON: what other drivers put there is not read."""
+
+    data: dict[str, Any] | None = None
 
 
 class ResourceClaimStatus(Wire, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -16,7 +17,8 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from driver.errors import KubeError, KubeGoneError, KubeNotFoundError, KubeUnreadableError
-from driver.kube.client import KubeClient, WatchStream
+from driver.kube.answers import WatchStream
+from driver.kube.client import KubeClient
 from driver.kube.objects import ObjectMeta
 
 log = logging.getLogger(__name__)
@@ -66,16 +68,19 @@ class Informer(Generic[T]):
         on_change: Callable[[Change[T]], None] | None = None,
         read: Callable[[msgspec.Raw], T] | None = None,
         optional: bool = False,
-        complete: bool = False,
         name: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`read` decodes one object, and may keep less of it than the API server sends.
 
         `optional`: a kind that the API server does not have (yet) is one of which there are no objects.
-        `complete`: an object that cannot be read is not left out, but stops the news until it is another,
-        since to know nothing of it would do harm.
+        `name`: of the kind, for messages. `clock` gives monotonic seconds.
         """
-        self._skip = None if complete else self._leave_out
+        self.name = name or path
+        self._clock = clock
+        self._well_at = clock()
+        self._watching = False
+        self._error = ""
         self._optional = optional
         self._client = client
         self._path = path
@@ -85,6 +90,7 @@ class Informer(Generic[T]):
         self._on_change = on_change
         self._read = read
         self._store: dict[Key, T] = {}
+        self._left_out: set[Key] = set()
         self._version = ""
         self._stream: WatchStream[T] | None = None
         self._lock = threading.Lock()
@@ -92,10 +98,11 @@ class Informer(Generic[T]):
         self._stopping = threading.Event()
         self._nudged = threading.Event()
         self._asked: list[Callable[[], None]] = []
-        self._thread = threading.Thread(target=self._run, name=f"watch {name or path}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"watch {self.name}", daemon=True)
 
     def start(self) -> None:
         """Begin; returns at once."""
+        self._well_at = self._clock()
         self._thread.start()
 
     def stop(self) -> None:
@@ -114,6 +121,29 @@ class Informer(Generic[T]):
         with self._lock:
             self._asked.append(done)
         self._interrupt()
+
+    @property
+    def alive(self) -> bool:
+        """The thread runs, or it is not to run."""
+        return self._thread.ident is None or self._stopping.is_set() or self._thread.is_alive()
+
+    @property
+    def synced(self) -> bool:
+        """The first list is in the store and its changes were reported."""
+        return self._synced.is_set()
+
+    @property
+    def failing(self) -> tuple[float, str]:
+        """For how many seconds the kind could be neither listed nor watched, and the last error.
+
+        A watch that opens and breaks again and again before it brings anything is failing too.
+        """
+        return (0.0, "") if self._watching else (self._clock() - self._well_at, self._error)
+
+    @property
+    def unreadable(self) -> int:
+        """How many objects are left out now, since they cannot be read."""
+        return len(self._left_out)
 
     def wait_synced(self, timeout_seconds: float) -> bool:
         """True as soon as the first list is in the store and its changes were reported."""
@@ -145,10 +175,13 @@ class Informer(Generic[T]):
                     return
                 if self._optional and isinstance(error, KubeNotFoundError):
                     self._synced.set()
+                    self._well_at = self._clock()
+                self._error = str(error)
                 log.warning("watching %s: %s; again in %.1f s", self._path, error, backoff_seconds)
                 self._nudged.wait(backoff_seconds * random.uniform(0.8, 1.2))  # noqa: S311
                 backoff_seconds = min(backoff_seconds * 2, _BACKOFF_LAST_SECONDS)
-            except Exception:
+            except Exception as error:
+                self._error = repr(error)
                 log.exception("watching %s: listing again", self._path)
                 self._version = ""
                 self._nudged.wait(backoff_seconds)
@@ -163,13 +196,14 @@ class Informer(Generic[T]):
 
     def _list(self) -> None:
         asked = len(self._asked)  # by then
+        self._left_out.clear()
         objects, version = self._client.list(
             self._path,
             self._type,
             field_selector=self._field_selector,
             label_selector=self._label_selector,
             read=self._read,
-            skip=self._skip,
+            skip=self._leave_out,
         )
         fresh = {_key(obj): obj for obj in objects}
         for key in [key for key in self._store if key not in fresh]:
@@ -177,6 +211,7 @@ class Informer(Generic[T]):
         for key, obj in fresh.items():
             self._put(key, obj)
         self._version = version
+        self._well_at = self._clock()
         self._synced.set()
         with self._lock:
             answered, self._asked = self._asked[:asked], self._asked[asked:]
@@ -192,27 +227,37 @@ class Informer(Generic[T]):
             label_selector=self._label_selector,
             timeout_seconds=random.randint(240, 360),  # noqa: S311
             read=self._read,
-            skip=self._skip,
+            skip=self._leave_out,
         )
         with self._lock:
             self._stream = stream
         if self._stopping.is_set() or self._asked:
             stream.close()
-        for event in stream:
-            if event.kind in ("ADDED", "MODIFIED"):
-                self._put(_key(event.object), event.object)
-            elif event.kind == "DELETED":
-                self._forget(_key(event.object))
-            self._version = event.object.metadata.resource_version
+        self._watching = True
+        try:
+            for event in stream:
+                self._well_at = self._clock()
+                if event.kind in ("ADDED", "MODIFIED"):
+                    self._put(_key(event.object), event.object)
+                elif event.kind == "DELETED":
+                    self._forget(_key(event.object))
+                self._version = event.object.metadata.resource_version
+        finally:
+            self._watching = False
+        self._well_at = self._clock()
 
     def _leave_out(self, error: KubeUnreadableError) -> None:
         log.error("watching %s: %s; it is taken for one that is not there", self._path, error)
-        self._forget((error.namespace, error.name))
-        if self._version:
+        key = error.namespace, error.name
+        self._forget(key)
+        if not error.gone:
+            self._left_out.add(key)
+        if self._version and error.version:
             self._version = error.version
 
     def _put(self, key: Key, obj: T) -> None:
         old = self._store.get(key)
+        self._left_out.discard(key)
         if old is not None and old.metadata.resource_version == obj.metadata.resource_version:
             return
         self._store[key] = obj
@@ -223,6 +268,7 @@ class Informer(Generic[T]):
 
     def _forget(self, key: Key) -> None:
         old = self._store.pop(key, None)
+        self._left_out.discard(key)
         if old is not None:
             self._report(Change("DELETED", old, None))
 

@@ -101,6 +101,17 @@ def test_too_many_values_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     assert once.of([0]) == first[0]
 
 
+def test_large_values_begin_anew_before_they_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controller.reading._KEPT_BYTES", 100)
+    once = Once()
+    small = once.of(["x"])
+    assert once.of(["x"]) is small
+    for number in range(3):
+        once.of(["y" * 60, number])
+    assert once.of(["x"]) is not small
+    assert sum(map(len, once._known)) <= 100
+
+
 def test_what_is_written_alike_keeps_its_type() -> None:
     status = {"phase": "Pending"}
     document = {"metadata": {"name": "p", "labels": status}, "spec": {}, "status": status}

@@ -20,9 +20,9 @@ from driver.kube.client import KubeClient
 class Served:
     """What the server holds, and what it was asked."""
 
-    objects: dict[str, dict[str, Any]] = field(default_factory=dict)
+    objects: dict[str, dict[str, Any] | bytes] = field(default_factory=dict)
     version: int = 1
-    events: queue.Queue[dict[str, Any] | None] = field(default_factory=queue.Queue)
+    events: queue.Queue[bytes | dict[str, Any] | None] = field(default_factory=queue.Queue)
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     refuse: list[int] = field(default_factory=list)
     hang_up: int = 0
@@ -37,6 +37,17 @@ class Served:
             del self.objects[name]
         if send:
             self.events.put({"type": kind, "object": obj})
+
+    def put_raw(self, name: str, raw: bytes, kind: str = "MODIFIED", *, send: bool = True) -> None:
+        """Hold an object as it is sent, which no encoder of Python's would."""
+        self.version += 1
+        self.objects[name] = raw
+        if send:
+            self.events.put(b'{"type":"%s","object":%s}' % (kind.encode(), raw))
+
+
+def _encoded(value: dict[str, Any] | bytes) -> bytes:
+    return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
 def _handler(served: Served) -> type[BaseHTTPRequestHandler]:
@@ -59,10 +70,8 @@ def _handler(served: Served) -> type[BaseHTTPRequestHandler]:
                 obj = served.objects.get(self.path.rsplit("/", 1)[1])
                 self._answer(200 if obj else 404, obj or {"message": "not found", "reason": "NotFound"})
             else:
-                body = {
-                    "metadata": {"resourceVersion": str(served.version)},
-                    "items": list(served.objects.values()),
-                }
+                items = b",".join(map(_encoded, served.objects.values()))
+                body = b'{"metadata":{"resourceVersion":"%d"},"items":[%s]}' % (served.version, items)
                 self._answer(200, body)
 
         def do_PATCH(self) -> None:
@@ -73,8 +82,8 @@ def _handler(served: Served) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
             served.requests.append((self.command, self.path, body))
 
-        def _answer(self, status: int, body: dict[str, Any]) -> None:
-            raw = json.dumps(body).encode()
+        def _answer(self, status: int, body: dict[str, Any] | bytes) -> None:
+            raw = _encoded(body)
             self.send_response(status)
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
@@ -85,7 +94,7 @@ def _handler(served: Served) -> type[BaseHTTPRequestHandler]:
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             while (event := served.events.get()) is not None:
-                raw = json.dumps(event).encode() + b"\n"
+                raw = _encoded(event) + b"\n"
                 half = len(raw) // 2  # an event may come in pieces
                 for piece in (raw[:half], raw[half:]):
                     self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")

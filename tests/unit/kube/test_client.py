@@ -1,17 +1,27 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import pytest
 
-from driver.errors import KubeConflictError, KubeNotFoundError, KubeRefusedError, KubeUnavailableError
+from driver.errors import (
+    KubeConflictError,
+    KubeNotFoundError,
+    KubeRefusedError,
+    KubeUnavailableError,
+    KubeUnreadableError,
+)
 from driver.kube import paths
 from driver.kube.client import KubeClient
 from driver.kube.objects import Node, OpaqueConfig, ResourceClaim
 from driver.kube.watch import Change, Informer
+from tests.unit.kube.hostile import HOSTILE, a_claim_with
 from tests.unit.kube.server import Served, serve
+
+V = TypeVar("V")
 
 
 @pytest.fixture
@@ -131,22 +141,46 @@ def test_an_object_of_another_form_is_left_out_and_named_and_the_others_are_ther
     kinds = [seen.get(timeout=30).kind for _ in range(3)]
     assert kinds == ["ADDED", "DELETED", "ADDED"]
     assert {name for _, name in informer.snapshot()} == {"b"}
+    assert informer.unreadable == 2
+    served.put("odd", "DELETED", spec={"unschedulable": "maybe"})
+    served.put("a")
+    assert seen.get(timeout=30).kind == "ADDED"
+    assert informer.unreadable == 0
     assert "odd cannot be read: Expected `bool`, got `str` - at `$.spec.unschedulable`" in caplog.text
     informer.stop()
 
 
-def test_where_all_must_be_known_an_object_of_another_form_stops_the_news(
-    api: tuple[Served, KubeClient], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_one_user_puts_into_free_fields_keeps_nobody_from_reading_the_others(
+    name: str, api: tuple[Served, KubeClient]
 ) -> None:
     served, client = api
-    served.put("odd", send=False, spec={"unschedulable": "maybe"})
-    informer = Informer(client, paths.nodes(), Node, complete=True)
+    seen: queue.Queue[Change[ResourceClaim]] = queue.Queue()
+    for number in range(3):
+        served.put_raw(f"before-{number}", a_claim_with(b"{}", name=f"before-{number}"), send=False)
+    served.put_raw("odd", a_claim_with(HOSTILE[name], name="odd"), send=False)
+    served.put_raw("after", a_claim_with(b"{}", name="after"), send=False)
+    informer = Informer(client, paths.claims(), ResourceClaim, on_change=seen.put)
     informer.start()
-    assert not informer.wait_synced(0.05)
-    served.put("odd", send=False)
     assert informer.wait_synced(30)
-    assert "odd cannot be read" in caplog.text
+    served.put_raw("odd", a_claim_with(HOSTILE[name], name="odd", version=20))
+    served.put_raw("last", a_claim_with(b"{}", name="last", version=21), "ADDED")
+    found = [seen.get(timeout=30).new for _ in range(7)]
+    names = [claim.metadata.name for claim in found if claim is not None]
+    assert names == ["before-0", "before-1", "before-2", "odd", "after", "odd", "last"]
     informer.stop()
+    claim = client.get(paths.claim("tenant", "odd"), ResourceClaim)
+    assert claim.status.allocation is not None
+    assert claim.status.allocation.devices.results[0].device == "d0"
+
+
+def test_an_answer_that_is_no_json_is_worth_trying_again(api: tuple[Served, KubeClient]) -> None:
+    served, client = api
+    served.put_raw("cut", b'{"metadata":{"na', send=False)
+    with pytest.raises(KubeUnavailableError, match="is no list"):
+        client.list(paths.claims(), ResourceClaim)
+    with pytest.raises(KubeUnreadableError, match="an object without a name cannot be read"):
+        client.get(paths.claim("tenant", "cut"), ResourceClaim)
 
 
 def test_a_callback_that_raises_does_not_stop_the_news(api: tuple[Served, KubeClient]) -> None:
@@ -171,3 +205,64 @@ def test_opaque_parameters_do_not_keep_the_whole_answer_alive() -> None:
     answer = b'{"driver":"d","parameters":{"a":1},"rest":"%s"}' % (b"x" * 100_000)
     config = msgspec.json.decode(answer, type=OpaqueConfig)
     assert bytes(config.parameters) == b'{"a":1}'
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_informer_says_for_how_long_it_could_neither_list_nor_watch() -> None:
+    clock = Clock()
+    with serve() as (_, client):
+        pass
+    away = Informer(client, paths.nodes(), Node, clock=clock)
+    away.start()
+    clock.now = 40.0
+    assert not away.synced
+    seconds, error = until(lambda: away.failing, lambda failing: bool(failing[1]))
+    assert seconds == 40.0
+    assert "refused" in error
+    assert away.alive
+    away.stop()
+
+
+def test_an_informer_that_watches_is_not_failing_however_silent_it_is(api: tuple[Served, KubeClient]) -> None:
+    served, client = api
+    clock = Clock()
+    informer = Informer(client, paths.nodes(), Node, clock=clock)
+    informer.start()
+    assert informer.wait_synced(30)
+    until(lambda: [path for _, path, _ in served.requests if "watch=1" in path], bool)
+    clock.now = 1000.0
+    assert until(lambda: informer.failing[0], lambda seconds: seconds == 0.0) == 0.0
+    informer.stop()
+
+
+def test_an_informer_whose_watches_break_before_they_bring_anything_is_failing(
+    api: tuple[Served, KubeClient],
+) -> None:
+    served, client = api
+    clock = Clock()
+    informer = Informer(client, paths.nodes(), Node, clock=clock)
+    informer.start()
+    assert informer.wait_synced(30)
+    clock.now = 50.0
+    for _ in range(2):
+        served.events.put(b"no JSON")
+    failing = until(lambda: informer.failing, lambda failing: failing[0] > 0.0 and failing[1] != "")
+    assert failing[0] == 50.0
+    assert "watch broke" in failing[1]
+    informer.stop()
+
+
+def until(get: Callable[[], V], enough: Callable[[V], bool]) -> V:
+    """Return what `get` says as soon as it is enough; another thread makes it so."""
+    for _ in range(3_000):
+        if enough(found := get()):
+            return found
+        threading.Event().wait(0.005)
+    raise AssertionError(f"it stays {found}")

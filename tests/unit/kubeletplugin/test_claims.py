@@ -6,8 +6,10 @@ import msgspec
 import pytest
 
 from driver.errors import RetryableError
+from driver.kube.decoding import Decoder
 from driver.kube.objects import ResourceClaim
 from kubeletplugin.claims import AllocatedClaim, ClaimError, ClaimNotReadyError, ours_on, read
+from tests.unit.kube.hostile import HOSTILE
 from tests.unit.kubeletplugin.world import DRIVER, GPUS, NODE, VFS, claim, config, placement
 
 
@@ -61,6 +63,22 @@ def test_a_wrong_configuration_names_where_it_is() -> None:
     wrong = {"apiVersion": "tandem-dra.io/v1beta1", "kind": "Alignment", "pairs": {"gpus": "a", "nix": "b"}}
     with pytest.raises(ClaimError, match=r"config\[0\].opaque.parameters: .*nix"):
         taken(claim("c", [GPUS[0]], configs=[config(wrong, source="FromClaim")]))
+
+
+@pytest.mark.parametrize("name", ["deep", "half a pair"])
+def test_a_claim_is_read_whatever_other_drivers_parameters_and_ours_are_an_error_of_it(name: str) -> None:
+    obj = claim("c", [GPUS[0]])
+    entry = {"source": "FromClaim", "opaque": {"driver": "other.io", "parameters": "HERE"}}
+    obj["status"]["allocation"]["devices"]["config"] = [entry]
+    for driver, parameters in (("other.io", HOSTILE[name]), (DRIVER, HOSTILE[name])):
+        entry["opaque"] = {"driver": driver, "parameters": "HERE"}
+        text = msgspec.json.encode(obj).replace(b'"HERE"', parameters)
+        read_by_the_client = Decoder(ResourceClaim).decode(text)
+        if driver == "other.io":
+            assert [device.device for device in read(read_by_the_client, DRIVER, NODE).devices] == [GPUS[0]]
+        else:
+            with pytest.raises(ClaimError, match=r"config\[0\].opaque.parameters: (is nested|has)"):
+                read(read_by_the_client, DRIVER, NODE)
 
 
 def test_configurations_of_other_drivers_are_none_of_ours() -> None:
