@@ -7,17 +7,20 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from http import HTTPStatus
 from queue import Empty
 
 from controller.actions import Action, Allocate, Outcome, Tell
 from controller.allocator.cel import CelCache
 from controller.binder import Binder
+from controller.health import FAILING_AFTER_SECONDS, why_dead, why_unready
 from controller.leader import LeaderElection
-from controller.metrics import Metrics, StatusServer
+from controller.metrics import Metrics
 from controller.networks import Network
 from controller.placement import Placer
 from controller.settings import Settings
 from controller.state import ClusterState
+from controller.status_server import StatusServer, health
 from controller.view import ClusterView, Inbox, Message
 from driver.kube.client import KubeClient
 from driver.kube.events import EventRecorder, ObjectReference
@@ -25,7 +28,6 @@ from driver.kube.events import EventRecorder, ObjectReference
 log = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 1.0
-_HANGS_AFTER_SECONDS = 60.0
 _MESSAGES_AT_ONCE = 1000
 
 
@@ -59,9 +61,12 @@ class Controller:
                 "allocations_in_flight": lambda: len(self._state.assumed),
                 "changes_waiting": self._inbox.qsize,
                 "writes_waiting": lambda: self._binder.waiting,
+                "failing_kinds": self._failing_kinds,
+                "unreadable_objects": lambda: self._view.unreadable + len(self._state.unreadable.problems),
             },
         )
         self._beat = time.monotonic()
+        self._election = threading.Thread(target=self._elect, name="leader", daemon=True)
         self._synced = False
         self._term = 0
         """Counts the times that the lead came or went; what was read for an earlier one does not count."""
@@ -70,11 +75,15 @@ class Controller:
     def run(self) -> None:
         """Serve until stopped. Raises OSError where the HTTP port is taken."""
         status = StatusServer(
-            self._settings.http_port, self._metrics, healthy=self._is_healthy, ready=lambda: self._synced
+            self._settings.http_port,
+            {
+                "/healthz": lambda: health(self._why_dead()),
+                "/readyz": lambda: health(self._why_unready()),
+                "/metrics": lambda: (HTTPStatus.OK, self._metrics.text()),
+            },
         )
         log.info("status on port %d", status.port)
         self._view.start()
-        election = threading.Thread(target=self._elect, name="leader", daemon=True)
         try:
             while not self._view.wait_synced(_IDLE_SECONDS):
                 self._beat = time.monotonic()
@@ -84,14 +93,14 @@ class Controller:
             log.info("synced")
             self._inbox.put(_keep_what_is_there)
             self._inbox.put(self._placer.lead)
-            election.start()
+            self._election.start()
             while not self._stopping.is_set():
                 self._turn()
         finally:
             self._stopping.set()
             self._binder.stop()  # what is being written ends, before anybody else may lead
-            if election.ident is not None:
-                election.join()
+            if self._election.ident is not None:
+                self._election.join()
             self._leader.release()
             self._view.stop()
             self._events.stop()
@@ -198,8 +207,20 @@ class Controller:
         if leading:
             self._view.refresh_claims(informed)
 
-    def _is_healthy(self) -> bool:
-        return time.monotonic() - self._beat < _HANGS_AFTER_SECONDS
+    def _why_dead(self) -> str:
+        ended = self._view.ended
+        runs = self._election.is_alive() or not self._settings.leader_elect or self._stopping.is_set()
+        if self._election.ident is not None and not runs:
+            ended.append(self._election.name)
+        return why_dead(time.monotonic() - self._beat, ended)
+
+    def _why_unready(self) -> str:
+        if problem := self._why_dead() or why_unready(self._view.not_listed, self._view.failing):
+            return problem
+        return "" if self._synced else "what was listed is not taken in yet"
+
+    def _failing_kinds(self) -> int:
+        return sum(seconds >= FAILING_AFTER_SECONDS for seconds, _ in self._view.failing.values())
 
 
 def _keep_what_is_there(now: float) -> None:

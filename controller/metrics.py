@@ -1,10 +1,8 @@
-"""What an operator can see from outside: /healthz, /readyz and /metrics (Prometheus text)."""
+"""The counts, gauges and times that an operator can see from outside, as Prometheus reads them."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -27,6 +25,8 @@ _GAUGES = {
     "pending_pods": "Pods that wait for a placement.",
     "waiting_gangs": "Gangs of which members wait.",
     "stray_slices_present": "Slices under the name of another node's pool that there are now.",
+    "unreadable_objects": "Objects that cannot be read: claims hold what they held, others are not there.",
+    "failing_kinds": "Kinds that could be neither listed nor watched for 30 s or more.",
     "leading": "1 where this process decides.",
     "allocations_in_flight": "Allocations decided and not seen in the API yet.",
     "changes_waiting": "Changes of the cluster that the deciding loop has not taken in yet.",
@@ -59,52 +59,13 @@ class Metrics(Collector):
             buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
         )
 
+    def text(self) -> bytes:
+        """Return all of them in Prometheus' text format."""
+        return generate_latest(self.registry)
+
     def collect(self) -> Iterable[Metric]:
         """Called by prometheus-client."""
         for name, text in _COUNTERS.items():
             yield CounterMetricFamily(f"{_PREFIX}{name}", text, value=self._counts.get(name, 0))
         for name, gauge in self._gauges.items():
             yield GaugeMetricFamily(f"{_PREFIX}{name}", _GAUGES[name], value=gauge())
-
-
-class StatusServer:
-    """Serves the three paths on a thread of its own. `port` 0 picks a free one, to be read from `port`."""
-
-    def __init__(
-        self, port: int, metrics: Metrics, *, healthy: Callable[[], bool], ready: Callable[[], bool]
-    ) -> None:
-        """Raises OSError where the port is taken."""
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                match self.path:
-                    case "/healthz":
-                        self._answer(200 if healthy() else 503, b"ok\n" if healthy() else b"the loop hangs\n")
-                    case "/readyz":
-                        self._answer(200 if ready() else 503, b"ok\n" if ready() else b"not synced\n")
-                    case "/metrics":
-                        self._answer(200, generate_latest(metrics.registry))
-                    case _:
-                        self._answer(404, b"try /healthz, /readyz or /metrics\n")
-
-            def _answer(self, status: int, body: bytes) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Probes come every few seconds; they are not news."""
-
-        self._server = ThreadingHTTPServer(("", port), Handler)
-        self._server.daemon_threads = True
-        self.port: int = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Close the port."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=2.0)

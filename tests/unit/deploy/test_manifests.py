@@ -57,6 +57,14 @@ def test_the_controller_takes_its_arguments() -> None:
     assert parsed.http_port == port["containerPort"]
 
 
+@pytest.mark.parametrize("name", ["controller", "kubelet-plugin"])
+def test_nothing_is_restarted_since_the_api_server_is_away(name: str) -> None:
+    (container,) = workload(name)["containers"]
+    asked = {probe: str(container[probe]) for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
+    of_readiness = [probe for probe, words in asked.items() if "readyz" in words or "--ready" in words]
+    assert of_readiness == ["readinessProbe"]
+
+
 def test_the_kubelet_plugin_takes_its_arguments_and_has_its_directories() -> None:
     command, *options = arguments("kubelet-plugin")
     assert command == "kubelet-plugin"
