@@ -26,14 +26,7 @@ from controller.pools import Pools
 from controller.promises import Promises
 from controller.unreadable import Unreadable
 from driver.kube.fabric import FabricNetwork
-from driver.kube.objects import (
-    AllocationResult,
-    DeviceClass,
-    Node,
-    Pod,
-    ResourceClaim,
-    ResourceSlice,
-)
+from driver.kube.objects import AllocationResult, DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
 from driver.kube.scheduling import PodGroup
 
 __all__ = ["ClusterState", "Failure", "Key"]
