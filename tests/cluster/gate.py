@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from http.client import HTTPException, HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from tests.controlplane import Cluster, wait_for
@@ -204,5 +204,10 @@ def _what(method: str, path: str, body: bytes) -> Literal["finalizer", "allocati
     if method not in ("PUT", "PATCH") or len(parts) < 3 or parts[1] != "resourceclaims":
         return ""
     if parts[3:] == ["status"]:
-        return "allocation" if json.loads(body)["status"].get("allocation") else ""
+        return "allocation" if _allocates(json.loads(body)) else ""
     return "finalizer"
+
+
+def _allocates(patch: Any) -> bool:
+    """A JSON patch adds an allocation; a merge patch of the status takes one back."""
+    return isinstance(patch, list) and any(step["path"] == "/status/allocation" for step in patch)

@@ -11,9 +11,16 @@ import pytest
 from controller.actions import Clear, Cleared, NotWritten, Outcome, Write, Written
 from controller.binder import Binder
 from driver.errors import KubeConflictError, KubeError, KubeRefusedError, KubeUnavailableError
-from driver.kube.objects import AllocationResult, ResourceClaim
+from driver.kube.objects import (
+    AllocationResult,
+    DeviceAllocationConfig,
+    DeviceAllocationResult,
+    OpaqueConfig,
+    ResourceClaim,
+)
 from driver.names import CLAIM_FINALIZER
 from tests.unit.controller.things import a_claim
+from tests.unit.kube.hostile import HOSTILE
 
 ALLOCATION: dict[str, Any] = {
     "devices": {"results": [{"request": "gpu", "driver": "d", "pool": "p", "device": "gpu-1"}]}
@@ -24,21 +31,25 @@ OTHER: dict[str, Any] = {
 
 
 class ClaimApi:
-    """One claim behind merge patches with an optimistic lock; `before` runs ahead of each request."""
+    """One claim behind patches with an optimistic lock; `before` runs ahead of each request."""
 
     def __init__(self) -> None:
         self.claim: dict[str, Any] = json.loads(msgspec.json.encode(a_claim("c")))
         self.claim["metadata"]["annotations"] = {"unknown": "to us"}
         self.requests: list[str] = []
+        self.sent: list[tuple[str, bytes]] = []
         self.before: list[Callable[[str], None]] = []
 
     def get(self, path: str, type: type[ResourceClaim]) -> ResourceClaim:
         self._begin("GET")
         return self._read()
 
-    def patch(self, path: str, body: dict[str, Any], type: type[ResourceClaim]) -> ResourceClaim:
+    def patch(self, path: str, body: Any, type: type[ResourceClaim], *, kind: str = "merge") -> ResourceClaim:
         status = path.endswith("/status")
+        self.sent.append((kind, msgspec.json.encode(body)))
         self._begin("status" if status else "claim")
+        if kind == "json":
+            body = as_merge(body)
         if body["metadata"].pop("resourceVersion") != self.claim["metadata"]["resourceVersion"]:
             raise KubeConflictError("modified", status=409)
         if status:
@@ -62,6 +73,15 @@ class ClaimApi:
 
     def _read(self) -> ResourceClaim:
         return msgspec.json.decode(json.dumps(self.claim), type=ResourceClaim)
+
+
+def as_merge(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """RFC 6902, of steps that replace or add one member of a member each."""
+    patch: dict[str, Any] = {}
+    for step in steps:
+        _, parent, name = step["path"].split("/")
+        patch.setdefault(parent, {})[name] = step["value"]
+    return patch
 
 
 def merge(target: Any, patch: Any) -> Any:
@@ -183,6 +203,30 @@ def test_while_the_api_server_is_away_the_write_is_tried_again(setting: Setting)
     away = fail(KubeUnavailableError("away", status=0))
     setting.api.before = [away] * 20
     assert isinstance(setting.allocate(), Written)
+
+
+def test_a_write_that_the_api_server_answers_with_errors_of_its_own_holds_no_writer_for_ever(
+    setting: Setting,
+) -> None:
+    broken = fail(KubeUnavailableError("500 InternalError: of this claim", status=500))
+    setting.api.before = [nothing, *[broken, nothing] * 3, broken]
+    outcome = setting.allocate()
+    assert isinstance(outcome, NotWritten)
+    assert "of this claim" in outcome.message
+    assert setting.api.requests.count("status") == 4
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_parameters_are_sent_byte_for_byte_with_their_nulls(name: str, setting: Setting) -> None:
+    parameters = HOSTILE[name][:-1] + b',"nothing":null}'
+    opaque = OpaqueConfig(driver="other.io", parameters=msgspec.Raw(parameters))
+    config = [DeviceAllocationConfig(source="FromClaim", opaque=opaque)]
+    allocation = AllocationResult(devices=DeviceAllocationResult(config=config))
+    setting.api.before = [nothing, fail(KubeRefusedError("that is enough", status=422))]
+    setting.binder.allocate(Write(setting.seen, allocation))
+    kind, body = setting.api.sent[-1]
+    assert kind == "json"
+    assert parameters in body
 
 
 def test_a_claim_that_was_made_anew_under_its_name_is_left_alone(setting: Setting) -> None:
