@@ -17,7 +17,9 @@ from controller.validation.documents import KubeObject, decode, items_of
 from driver.errors import InvalidObjectError, KubeNotFoundError, KubeUnreadableError
 from driver.kube import paths
 from driver.kube.client import KubeClient
+from driver.kube.decoding import Decoder
 from driver.kube.fabric import FabricNetwork, Namespace
+from driver.kube.json_text import Cursor
 from driver.kube.objects import DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
 
 STDIN = "-"
@@ -58,8 +60,8 @@ def read(files: Sequence[str], driver_name: str) -> tuple[list[KubeObject], list
             if found is not None:
                 objects.append(found)
             else:
-                header = msgspec.json.decode(document)
-                skipped.append(f"{header['kind']} {header.get('metadata', {}).get('name', '')}".strip())
+                header = _HEADER.decode(document)
+                skipped.append(f"{header.kind} {header.metadata.name}".strip())
     return objects, skipped
 
 
@@ -107,20 +109,32 @@ def _items(document: bytes, kind: str) -> Iterator[tuple[bytes, str]]:
     if items is None:
         yield document, kind
         return
-    of = msgspec.json.decode(document, type=_Kind).kind.removesuffix("List")
+    of = _HEADER.decode(document).kind.removesuffix("List")
     for item in items:
         yield from _items(item, of)
 
 
-class _Kind(msgspec.Struct):
-    kind: str
+class _Name(msgspec.Struct, frozen=True):
+    name: str = ""
+
+
+class _Header(msgspec.Struct):
+    kind: str = ""
+    metadata: _Name = _Name()
+
+
+_HEADER = Decoder(_Header)
+
+
+class _NoUnicodeError(InvalidObjectError):
+    """A text has half a surrogate pair."""
 
 
 def _json(name: str, text: str) -> Iterator[bytes]:
     """JSON documents one after the other, or YAML in flow style, which begins like JSON."""
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         pass
     else:
         yield text.encode()
@@ -128,8 +142,8 @@ def _json(name: str, text: str) -> Iterator[bytes]:
     decoder, at, found = json.JSONDecoder(), 0, []
     try:
         while at < len(text):
-            value, at = decoder.raw_decode(text, at)
-            found.append(_encoded(name, value))
+            document, at = _first(name, decoder, text, at)
+            found.append(document)
             while at < len(text) and text[at].isspace():
                 at += 1
     except ValueError:
@@ -137,11 +151,25 @@ def _json(name: str, text: str) -> Iterator[bytes]:
     yield from found
 
 
+def _first(name: str, decoder: json.JSONDecoder, text: str, at: int) -> tuple[bytes, int]:
+    """The document that begins there, and where it ends. Raises ValueError where it is no JSON."""
+    try:
+        value, end = decoder.raw_decode(text, at)
+        return _encoded(name, value), end
+    except RecursionError:
+        document = Cursor(text[at:].encode()).skip()
+        return document, at + len(document.decode())
+    except _NoUnicodeError:  # half a surrogate pair
+        return text[at:end].encode(), end
+
+
 def _yaml(name: str, text: str) -> Iterator[bytes]:
     try:
         for document in yaml.load_all(text, Loader=_Loader):  # a SafeLoader
             if document is not None:
                 yield _encoded(name, document)
+    except RecursionError as error:
+        raise InvalidObjectError("is nested too deeply", object=_shown(name)) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""
@@ -155,5 +183,7 @@ def _encoded(name: str, document: object) -> bytes:
         raise InvalidObjectError(f"a document is {shown[:120]}; right is an object", object=_shown(name))
     try:
         return msgspec.json.encode(document)
+    except UnicodeEncodeError as error:
+        raise _NoUnicodeError(f"cannot be JSON: {error}", object=_shown(name)) from error
     except (TypeError, ValueError, msgspec.MsgspecError) as error:
         raise InvalidObjectError(f"cannot be JSON: {error}", object=_shown(name)) from error

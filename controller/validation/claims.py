@@ -169,7 +169,12 @@ def _opaque(
     parameters = bytes(opaque.parameters)
     if len(parameters) > _PARAMETER_BYTES:
         yield Fault(f"{field}.parameters", f"{len(parameters)} bytes", f"{_PARAMETER_BYTES} bytes at most")
-    document = msgspec.json.decode(parameters)
+    try:
+        document = msgspec.json.decode(parameters)
+    except (msgspec.DecodeError, RecursionError):  # the API server takes more than we can decode
+        if opaque.driver == driver_name:
+            yield from _undecodable(f"{field}.parameters", parameters)
+        return
     if not isinstance(document, dict):
         yield Fault(f"{field}.parameters", document, "an object")
     elif opaque.driver == driver_name:
@@ -188,6 +193,13 @@ def _opaque(
         for side, name in (("gpus", pairs.gpus), ("nics", pairs.nics)) if pairs else ():
             if name not in names:
                 yield Fault(f"{field}.parameters.pairs.{side}", name, _a_request(names))
+
+
+def _undecodable(field: str, parameters: bytes) -> Faults:
+    try:
+        decode_user(parameters)
+    except ConfigError as error:
+        yield Fault(field, parameters.decode(errors="replace"), "", str(error))
 
 
 def standing_at(document: object, path: str) -> object:

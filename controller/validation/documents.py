@@ -9,6 +9,7 @@ fields than are looked at here, so theirs are not judged.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Final, TypeVar
 
 import msgspec
@@ -22,6 +23,7 @@ from controller.validation.pods import node_faults, pod_faults
 from controller.validation.shape import info, misfit, unknown_fields
 from controller.validation.slices import presence, slice_spec
 from driver.errors import InvalidObjectError
+from driver.kube.decoding import Decoder
 from driver.kube.fabric import FabricNetwork, Namespace
 from driver.kube.objects import (
     DeviceClass,
@@ -80,15 +82,23 @@ class _Header(Wire, frozen=True, kw_only=True):
     metadata: _Names | None = None
 
 
+class _List(msgspec.Struct):
+    kind: str = ""
+    items: list[msgspec.Raw] | None = None
+
+
+_HEADER, _LIST = Decoder(_Header), Decoder(_List)
+
+
+@cache
+def _decoder(type_: type[KubeObject]) -> Decoder[KubeObject]:
+    return Decoder(type_)
+
+
 def items_of(document: bytes) -> list[bytes] | None:
     """The documents in a List (of any kind that ends so); None if it is none."""
-
-    class _List(msgspec.Struct):
-        kind: str = ""
-        items: list[msgspec.Raw] | None = None
-
     try:
-        found = msgspec.json.decode(document, type=_List)
+        found = _LIST.decode(document)
     except msgspec.ValidationError:
         return None
     if not found.kind.endswith("List"):
@@ -108,9 +118,9 @@ def decode(document: bytes, driver_name: str, default_kind: str = "") -> KubeObj
         InvalidObjectError: with the first fault.
     """
     try:
-        header = msgspec.json.decode(document, type=_Header)
+        header = _HEADER.decode(document)
     except msgspec.ValidationError as error:
-        raise _invalid("the document", misfit(error, document)) from error
+        raise _invalid("the document", misfit(error, _HEADER.tree(document))) from error
     kind, names = header.kind or default_kind, header.metadata or _Names()
     name = names.name or names.generate_name or ""
     namespace = (names.namespace or "default") if kind in _NAMESPACED else ""
@@ -123,10 +133,13 @@ def decode(document: bytes, driver_name: str, default_kind: str = "") -> KubeObj
     versions, type_ = _KINDS[kind]
     if version not in versions and (version or not default_kind):
         raise _invalid(subject, Fault("apiVersion", version or None, versions[0]))
-    read = _read(document, kind, type_, driver_name)
-    if isinstance(read, Fault):
-        as_api_server = as_read(msgspec.json.decode(document), info(type_))
-        read = _read(msgspec.json.encode(as_api_server), kind, type_, driver_name)
+    try:
+        read = _read(document, kind, type_, driver_name)
+        if isinstance(read, Fault):
+            as_api_server = as_read(_decoder(type_).tree(document), info(type_))
+            read = _read(msgspec.json.encode(as_api_server), kind, type_, driver_name)
+    except msgspec.DecodeError as error:
+        raise InvalidObjectError(f"cannot be read: {error}", object=subject) from error
     if isinstance(read, Fault):
         raise _invalid(subject, read)
     return read
@@ -135,9 +148,9 @@ def decode(document: bytes, driver_name: str, default_kind: str = "") -> KubeObj
 def _read(document: bytes, kind: str, type_: type[KubeObject], driver_name: str) -> KubeObject | Fault:
     """The object, or the first fault."""
     try:
-        decoded = _with_defaults(msgspec.json.decode(document, type=type_))
+        decoded = _with_defaults(_decoder(type_).decode(document))
     except msgspec.ValidationError as error:
-        return misfit(error, document)
+        return misfit(error, _decoder(type_).tree(document))
     return next(_faults(decoded, kind, document, driver_name), decoded)
 
 
@@ -152,7 +165,7 @@ def _faults(decoded: KubeObject, kind: str, document: bytes, driver_name: str) -
     yield from syntax.labels("metadata.labels", meta.labels)
     for key in meta.annotations:
         yield from syntax.key(f"metadata.annotations[{key}]", key.lower())
-    raw = msgspec.json.decode(document)
+    raw = _decoder(type(decoded)).tree(document)
     # Of what the status says more than is looked at here, it may.
     judged = {name: value for name, value in raw.items() if name not in _HEADERS}
     yield from unknown_fields(judged, info(type(decoded)), "", misspelt=kind not in _STRICT)
@@ -174,7 +187,7 @@ def _faults(decoded: KubeObject, kind: str, document: bytes, driver_name: str) -
         case Node():
             yield from node_faults(decoded)
         case FabricNetwork():
-            yield from network_faults(decoded, document)
+            yield from network_faults(decoded, raw)
 
 
 def _counts_beside_all(value: object, path: str) -> Faults:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from controller.networks import Network
 from controller.validation.claims import standing_at
 from controller.validation.fault import Fault, Faults
@@ -11,10 +9,10 @@ from driver.errors import ConfigError
 from driver.kube.fabric import FabricNetwork
 
 
-def network_faults(item: FabricNetwork, document: bytes) -> Faults:
-    """The first fault of a FabricNetwork; `document` is the JSON that it was decoded from."""
+def network_faults(item: FabricNetwork, document: object) -> Faults:
+    """The first fault of a FabricNetwork; `document` is the same, in dicts and lists."""
     try:
         Network.of(item)
     except ConfigError as error:
-        value = standing_at(msgspec.json.decode(document), error.path)
+        value = standing_at(document, error.path)
         yield Fault(error.path, value, "", str(error).removeprefix(f"{error.path}: "))

@@ -111,7 +111,7 @@ def _shaped(field: str, wire: dict[str, Any], type_: type[_T]) -> _T | Fault:
     try:
         found = msgspec.convert(read, type=type_)
     except msgspec.ValidationError as error:
-        fault = misfit(error, msgspec.json.encode(read))
+        fault = misfit(error, read)
         return Fault(f"{field}.{fault.field}", fault.value, fault.right, fault.says)
     return next(unknown_fields(wire, info(type_), field), found)
 

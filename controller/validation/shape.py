@@ -69,14 +69,16 @@ def _has_fields(type_: inspect.Type) -> bool:
     return False
 
 
-def misfit(error: msgspec.ValidationError, document: bytes) -> Fault:
-    """msgspec's ``Expected `int`, got `str` - at `$.spec.count` `` with the value that stands there."""
+def misfit(error: msgspec.ValidationError, document: object) -> Fault:
+    """msgspec's ``Expected `int`, got `str` - at `$.spec.count` `` with the value that stands there in the
+    decoded document.
+    """
     text = str(error)
     found = _MSGSPEC_PATH.search(text)
     path = found[1] if found else ""
     detail = _MSGSPEC_PATH.sub("", text)
     steps = re.findall(r"\[(\.\.\.|\d+)\]|([^.\[\]]+)", path)
-    found_at = list(_look_up(msgspec.json.decode(document), [a or b for a, b in steps])) or [(path, None)]
+    found_at = list(_look_up(document, [a or b for a, b in steps])) or [(path, None)]
     missing = re.search(r"missing required field `(\w+)`", detail)
     if missing:
         lacking = [at for at, value in found_at if isinstance(value, dict) and missing[1] not in value]

@@ -47,18 +47,34 @@ class Decoder(Generic[T]):
         except (msgspec.DecodeError, RecursionError):
             return self._decode_named(bytes(text))
 
+    def tree(self, text: bytes | msgspec.Raw) -> Any:
+        """Decode a text into dicts, lists and scalars.
+
+        Where msgspec gives up, fields that the type does not name are left out; raw ones are `msgspec.Raw`.
+
+        Raises:
+            msgspec.DecodeError: it is no JSON, or a field that the type names cannot be decoded.
+        """
+        try:
+            return msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError):
+            return self._tree(bytes(text))
+
     @functools.cached_property
     def _slow(self) -> _Read:
         return _reader(inspect.type_info(self._type))
 
     def _decode_named(self, text: bytes) -> T:
+        return msgspec.convert(self._tree(text), self._type)
+
+    def _tree(self, text: bytes) -> Any:
         cursor = Cursor(text)
         try:
             tree = self._slow(cursor)
             cursor.end()
-            return msgspec.convert(tree, self._type)
         except JsonTextError as error:
             raise msgspec.DecodeError(str(error)) from error
+        return tree
 
 
 def _reader(type_: inspect.Type) -> _Read:

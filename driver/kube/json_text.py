@@ -64,6 +64,8 @@ class Cursor:
             JsonTextError: no object stands here, or it does not end.
         """
         for _ in self._inside(b"{", b"}"):
+            if self.head() != b'"':
+                raise JsonTextError(f"no member's name at byte {self.at}")
             name = self.skip()
             self._take(b":")
             yield name
