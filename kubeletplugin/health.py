@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socketserver
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import grpc
@@ -60,6 +60,13 @@ class SelfProbe:
             for channel in self._channels or ():
                 channel.close()
             self._channels = None
+
+
+def ended_threads(names: Iterable[str]) -> str:
+    """Say which threads of those names have ended, which a restart would cure; empty if all run."""
+    running = {thread.name for thread in threading.enumerate()}
+    ended = sorted(set(names) - running)
+    return f"threads have ended: {', '.join(ended)}" if ended else ""
 
 
 class HealthServer:

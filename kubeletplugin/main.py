@@ -32,7 +32,7 @@ from kubeletplugin.attach.engine import AttachEngine
 from kubeletplugin.attach.protocol import CniCall, Reply
 from kubeletplugin.attach.server import CniServer
 from kubeletplugin.cdi import CdiFiles
-from kubeletplugin.health import HealthServer, SelfProbe
+from kubeletplugin.health import HealthServer, SelfProbe, ended_threads
 from kubeletplugin.ledger import Ledger
 from kubeletplugin.machine import Machine, find_overlay
 from kubeletplugin.podcgroups import PodCgroups
@@ -226,7 +226,11 @@ class Plugin:
             on_held=self._publisher.set_held,
         )
         self._pods = PodCgroups(settings.cgroups)
-        self._engine = AttachEngine(ledger, self._look_up, settings.cni_socket.with_name("attach.lock"))
+        self._engine = AttachEngine(
+            ledger,
+            lambda *names: self._preparer.look_up(*names),
+            settings.cni_socket.with_name("attach.lock"),
+        )
         self._preparer = Preparer(
             driver_name=settings.driver_name,
             node_name=settings.node_name,
@@ -251,7 +255,7 @@ class Plugin:
         )
         self._cni_server = CniServer(settings.cni_socket, self._cni)
         self._probe = SelfProbe(self._paths.dra, self._paths.registration)
-        self._health = HealthServer(self._paths.health, self._probe.check, self._missing)
+        self._health = HealthServer(self._paths.health, self._why_dead, self._missing)
 
     # ---- what happens
 
@@ -263,15 +267,16 @@ class Plugin:
         self._sweeper.report()
         self._publisher.look_at_lost()
 
-    def _look_up(self, namespace: str, name: str, pod_uid: str) -> None:
-        self._preparer.look_up(namespace, name, pod_uid)
-
     def _cni(self, call: CniCall, netns: int | None) -> Reply:
         reply = self._engine.handle(call, netns)
         if call.command in ("ADD", "DEL") and call.pod_uid:
             for uid in {row.claim_uid for row in self._ledger.for_pod(call.pod_uid)}:
                 self._status.changed(uid)
         return reply
+
+    def _why_dead(self) -> str:
+        threads = ("cni-accept", "hardware", "status", *(["publisher"] if self._leads else []))
+        return ended_threads(threads) or self._probe.check()
 
     def _missing(self) -> str:
         if not self._registration.registered.is_set():

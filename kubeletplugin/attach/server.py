@@ -20,6 +20,7 @@ Handler = Callable[[CniCall, int | None], Reply]
 
 _log = logging.getLogger(__name__)
 _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid
+_PAUSE_SECONDS = 0.1
 _REQUEST_TIMEOUT_SECONDS = 10.0  # the shim sends all at once; a peer that does not is no shim
 
 
@@ -36,6 +37,7 @@ class CniServer:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cni")
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._acceptor = threading.Thread(target=self._accept, name="cni-accept", daemon=True)
+        self._stopping = threading.Event()
         self._inode = 0
 
     def start(self) -> None:
@@ -55,6 +57,7 @@ class CniServer:
         with contextlib.suppress(FileNotFoundError):
             if self._path.stat().st_ino == self._inode:
                 self._path.unlink()
+        self._stopping.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
         self._listener.close()
@@ -66,8 +69,11 @@ class CniServer:
         while True:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return  # closed by stop()
+            except OSError as error:
+                if self._stopping.wait(_PAUSE_SECONDS):
+                    return
+                _log.warning("taking a CNI call: %s", error)  # such as too many open files
+                continue
             self._pool.submit(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import grpc
 import pytest
 
 from kubeletplugin import service
-from kubeletplugin.health import HealthServer, SelfProbe
+from kubeletplugin.health import HealthServer, SelfProbe, ended_threads
 from kubeletplugin.healthz import OK, ask
 from kubeletplugin.proto import (
     dra_v1_pb2,
@@ -105,6 +106,16 @@ def test_the_kubelet_learns_who_we_are_and_says_what_became_of_it(served: Served
             pluginregistration_pb2.RegistrationStatus(plugin_registered=registered, error="why")
         )
         assert served.registration.registered.is_set() is registered
+
+
+def test_a_thread_that_has_ended_is_named() -> None:
+    thread = threading.Thread(target=lambda: None, name="one that ended")
+    thread.start()
+    thread.join()
+    assert ended_threads([threading.current_thread().name]) == ""
+    assert (
+        ended_threads([threading.current_thread().name, thread.name]) == "threads have ended: one that ended"
+    )
 
 
 def test_health_calls_the_sockets_themselves(served: Served, tmp_path: Path) -> None:
