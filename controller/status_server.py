@@ -9,6 +9,7 @@ kubelet's probe and Prometheus get through beside one that takes all it can.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import threading
@@ -63,6 +64,7 @@ class StatusServer:
         self.port: int = listener.getsockname()[1]
         self._open = _Connections(pages, places, deadline_seconds)
         self._loop = asyncio.new_event_loop()
+        self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._run, args=(listener,), name="status", daemon=True)
         self._thread.start()
 
@@ -73,19 +75,22 @@ class StatusServer:
 
     def stop(self) -> None:
         """Close the port and all connections."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        with contextlib.suppress(RuntimeError):  # it has ended already
+            self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join(timeout=2.0)
 
     def _run(self, listener: socket.socket) -> None:
-        serving = self._loop.create_server(lambda: _Connection(self._open), sock=listener, backlog=_BACKLOG)
-        server = self._loop.run_until_complete(serving)
-        try:
-            self._loop.run_forever()
-        finally:
-            server.close()
-            self._open.abort_all()
-            self._loop.run_until_complete(server.wait_closed())
-            self._loop.close()
+        self._loop.run_until_complete(self._serve(listener))
+        self._loop.close()
+
+    async def _serve(self, listener: socket.socket) -> None:
+        server = await self._loop.create_server(
+            lambda: _Connection(self._open), sock=listener, backlog=_BACKLOG
+        )
+        await self._ended.wait()
+        server.close()
+        self._open.abort_all()
+        await server.wait_closed()
 
 
 class _Connections:

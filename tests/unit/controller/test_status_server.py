@@ -103,6 +103,14 @@ def test_who_does_not_come_to_an_end_is_cut_off() -> None:
     assert not server.alive
 
 
+def test_a_server_may_be_stopped_at_once_and_twice() -> None:
+    for _ in range(20):
+        server = StatusServer(0, {})
+        server.stop()
+        server.stop()
+        assert not server.alive
+
+
 def test_a_port_that_is_taken_is_told_to_who_starts_it(server: StatusServer) -> None:
     with pytest.raises(OSError, match="in use"):
         StatusServer(server.port, {})
