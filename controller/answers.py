@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -30,9 +30,9 @@ from controller.allocator.verdict import Allocation, ClaimAllocation, Refusal
 from controller.attachments import both
 from controller.books import Pool
 from controller.equal import IDENTITIES, Published, Standing, moved_positions
-from controller.nodes import Group, NodeRecord
+from controller.nodes import Group, NodeIndex, NodeRecord
+from controller.pools import Pools
 from controller.quest import Quest
-from controller.state import ClusterState
 from driver.kube.objects import (
     DeviceClass,
     DeviceRequest,
@@ -77,10 +77,33 @@ class Shape:
     attributes: frozenset[str]
 
 
+class Cluster(Protocol):
+    """What is asked about: nodes with devices, and what classes and networks say."""
+
+    @property
+    def index(self) -> NodeIndex:
+        """The nodes by what they publish and what is taken of it."""
+
+    @property
+    def pools(self) -> Pools:
+        """The slices."""
+
+    @property
+    def classes(self) -> Mapping[str, DeviceClass]:
+        """By name."""
+
+    @property
+    def classes_generation(self) -> int:
+        """Changes whenever a class does."""
+
+    def network_limits(self, claims: Sequence[ResourceClaim]) -> tuple[Limit | None, ...]:
+        """For each claim the rails that its networks leave open; or empty."""
+
+
 class Answers:
     """Asks the allocator where it must. Not thread-safe."""
 
-    def __init__(self, state: ClusterState, options: Options, cel: CelCache) -> None:
+    def __init__(self, state: Cluster, options: Options, cel: CelCache) -> None:
         self._state = state
         self._options = options
         self._cel = cel

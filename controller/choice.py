@@ -22,6 +22,7 @@ from controller.books import node_of
 from controller.equal import Standing
 from controller.fits import Fits
 from controller.nodes import Group, NodeRecord
+from controller.other_claims import OtherClaims
 from controller.quest import Quest
 from controller.refusals import Misfits, Refusals, likeness
 from controller.remedies import Remedies
@@ -121,6 +122,7 @@ class Chooser:
         self._cel = cel
         self._options = Options(driver=settings.driver_name, managed_only=state.managed_only)
         self._answers = Answers(state, self._options, cel)
+        self._others = OtherClaims(state, cel)
         self._misfits = Misfits(state.index)
         self._refusals: Refusals[Choice] = Refusals()
         self._remedies = Remedies(state, self._options, cel)
@@ -132,13 +134,15 @@ class Chooser:
         Raises:
             TandemError: something about the claims is wrong, wherever they would go.
         """
-        fits = Fits(self._state, quest, self._misfits)
+        others = self._others.ask(quest)
+        fits = Fits(self._state, quest, self._misfits, others)
         shape = self._answers.shape(quest)
         alike = likeness(quest, fits.needs, minds_neighbours=fits.minds_neighbours)
-        alike = None if alike is None else (shape, alike, fits.looks_around)
+        alike = None if alike is None else (shape, alike, fits.looks_around, others and others.shape)
         before = self._refusals.of(alike)
         if before is not None and before.generation == self._state.generation:
-            return before.said if len(quest.wanted) == 1 else self._refused(quest, before.said)
+            by_name = len(quest.wanted) > 1 or others is not None
+            return self._refused(quest, before.said) if by_name else before.said
         if fits.looks_around:  # what changed elsewhere may have opened any node
             quest = replace(quest, since=0)
         elif before is not None:
@@ -195,13 +199,20 @@ class Chooser:
     def why_not(self, quest: Quest, node: str) -> str | None:
         """Why the pod does not fit the node, devices aside; None if it does."""
         record = self._state.nodes.get(node)
-        return "the node is gone" if record is None else Fits(self._state, quest).why_not(record)
+        if record is None:
+            return "the node is gone"
+        return Fits(self._state, quest, others=self._others.ask(quest)).why_not(record)
+
+    def others_on(self, quest: Quest, node: str) -> Allocation | None:
+        """What kube-scheduler could allocate there for the pod's claims of other drivers."""
+        others = self._others.ask(quest)
+        return others.allocation(node) if others is not None else None
 
     def left_to_scheduler(self, quest: Quest) -> bool:
         """Does kube-scheduler do for the pod what is to be done, on nodes in scheduler mode? Costs some
         searches where there are such nodes: for telling people, or rather not telling them.
         """
-        return self._scheduler_mode.serves(quest)
+        return self._scheduler_mode.serves(quest, self._others.ask(quest))
 
     def nearest(self, wanted: Sequence[ResourceClaim], choice: Choice) -> str:
         """The least that would have to change, as a sentence that follows `why_not`; empty where nothing
@@ -263,7 +274,7 @@ class Chooser:
         )
 
     def _reasons(self, quest: Quest) -> Reasons:
-        fits = Fits(self._state, quest, self._misfits)
+        fits = Fits(self._state, quest, self._misfits, self._others.ask(quest))
         if not self._state.nodes and not self._state.managed_only:
             return Reasons("there is no node")
         misfits: Counter[str] = Counter()

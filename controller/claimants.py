@@ -140,6 +140,11 @@ def _made_for(claim: ResourceClaim | None) -> _Made | None:
     return _Made((namespace, owner.uid, name), (namespace, claim.metadata.name), (namespace, owner.name))
 
 
+def was_scheduled(old: Pod, new: Pod) -> bool:
+    """kube-scheduler bound the pod, or said something else of it."""
+    return old.spec.node_name != new.spec.node_name or old.status.conditions != new.status.conditions
+
+
 def same_to_us(old: Pod, new: Pod) -> bool:
     """Nothing that we look at changed, but for what kube-scheduler says."""
     return (

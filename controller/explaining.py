@@ -51,7 +51,7 @@ def state_of(objects: Iterable[KubeObject], driver_name: str) -> ClusterState:
         match item:
             case Node():
                 state.apply_node(None, item)
-            case ResourceSlice() if item.spec.driver == driver_name:
+            case ResourceSlice():
                 state.apply_slice(None, item)
             case DeviceClass():
                 state.apply_class(None, item)
@@ -90,7 +90,8 @@ def explain(state: ClusterState, key: Key, settings: PlacementSettings, cel: Cel
     if claim.metadata.uid not in [wanted.metadata.uid for wanted in wish.wanted]:
         return Explanation(False, f"its requests are not for devices of {settings.driver_name}", names)
     chooser = Chooser(state, settings, cel)
-    quest = Quest(pod, wish.wanted, wish.allocated, tuple(wishes.sharers(wish)))
+    sharers = tuple(wishes.sharers(wish))
+    quest = Quest(pod, wish.wanted, wish.allocated, sharers, others=wish.others)
     if not state.pools.handed and chooser.left_to_scheduler(quest):
         return Explanation(False, f"{_SCHEDULER_DECIDES}: {_SEE}", names)
     if gang := _of_gang(state, pod, wishes, chooser, settings, cel):

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from controller import fit
 from controller.nodes import NodeRecord
+from controller.other_claims import Asked
 from controller.pod_rules import neighbour
 from controller.quest import Quest
 from controller.refusals import Misfits, needs
@@ -19,8 +20,13 @@ from driver.kube.objects import Node, Pod
 class Fits:
     """What kube-scheduler would say of the quest's pod, devices aside."""
 
-    def __init__(self, state: ClusterState, quest: Quest, misfits: Misfits | None = None) -> None:
-        """With `misfits`, for a look at many nodes, what is known of pods with equal needs is used."""
+    def __init__(
+        self, state: ClusterState, quest: Quest, misfits: Misfits | None = None, others: Asked | None = None
+    ) -> None:
+        """With `misfits`, for a look at many nodes, what is known of pods with equal needs is used. `others`
+        says where the pod's claims of other drivers can be had; None: it has none.
+        """
+        self._others = others
         self._state = state
         self._quest = quest
         self._requests = fit.pod_requests(quest.pod)
@@ -102,7 +108,9 @@ class Fits:
             return fit.repelled(quest.pod, node)
         reason = self._closed.get(record.name) or self._closes(record, node)
         if reason is None and self._around is not None:
-            return self._around.why_not(node)
+            reason = self._around.why_not(node)
+        if reason is None and self._others is not None:
+            reason = self._others.why_not(record.name)
         return reason
 
     def _closes(self, record: NodeRecord, node: Node) -> str | None:

@@ -15,8 +15,9 @@ import msgspec
 
 from controller.allocator.model import DeviceId, NodeDevices, PoolDevice, content_of
 from controller.equal import NUMBERS
+from controller.strays import is_stray
 from driver.devices import Gpu, Inventory, Nic, Place, Vf
-from driver.kube.objects import Device
+from driver.kube.objects import Device, ResourceSlice
 from driver.slices import SliceOptions, devices
 
 STRANGER: Final = "stranger.invalid"
@@ -57,6 +58,10 @@ class KnownDevices:
                 kinds[kind] = _as_published(driver, device)
                 self.version += 1
         return self.version > before
+
+    def take_in(self, item: ResourceSlice) -> bool:
+        """As `add`, for a slice that counts."""
+        return not is_stray(item, self._driver_name) and self.add(item.spec.driver, item.spec.devices)
 
     def ours(self) -> Iterator[NodeDevices]:
         """The kinds of our driver, some at a time."""

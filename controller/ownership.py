@@ -66,6 +66,22 @@ class Ownership:
         """Only our devices are of this class."""
         return self._owner(_expressions(device_class.spec.selectors), ()) is Owner.OURS
 
+    def drivers(self, claim: ResourceClaim, classes: Mapping[str, DeviceClass]) -> list[str]:
+        """Other drivers of which devices are known that meet a request of the claim, or are of its class."""
+        found: set[str] = set()
+        for wanted in (w for request in claim.spec.devices.requests for w in alternatives(request)):
+            device_class = classes.get(wanted.device_class_name)
+            of_class = _expressions(device_class.spec.selectors) if device_class is not None else ()
+            whole = (*of_class, *_expressions(wanted.selectors))
+            found |= self._matched(whole) or self._matched(of_class)
+        return sorted(found)
+
+    def _matched(self, expressions: Sequence[str]) -> set[str]:
+        try:
+            return {name for name, chunk in self._known.others() if self._match([chunk], expressions)}
+        except SelectorError:
+            return set()
+
     def _request(self, request: DeviceRequest, classes: Mapping[str, DeviceClass]) -> Owner:
         owners: set[Owner] = set()
         for wanted in alternatives(request):

@@ -195,7 +195,7 @@ class Placer:
         generation = self._state.generation
         sharers = tuple(self._wishes.sharers(wish))
         tried = self._backoff.tried(wish.subjects)
-        quest = Quest(pod, wish.wanted, wish.allocated, sharers, left_out, tried, since)
+        quest = Quest(pod, wish.wanted, wish.allocated, sharers, left_out, tried, since, others=wish.others)
         try:
             chosen = self._giving.place(wish, quest)
         except TandemError as error:

@@ -10,7 +10,7 @@ count (`controller.strays`). Other drivers' pools are read as kube-scheduler rea
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from controller.allocator.model import node_reaches
 from controller.books import Pool
@@ -27,12 +27,15 @@ class Pools:
         left: pools of our driver that are left to kube-scheduler, with their slices by name.
     """
 
-    def __init__(self, driver_name: str, *, managed_only: bool = False) -> None:
-        """`managed_only`: pools without our taint are kube-scheduler's, and as if they were not there."""
+    def __init__(self, driver_name: str, *, managed_only: bool = False, unmanaged: bool = False) -> None:
+        """`managed_only`: pools without our taint are kube-scheduler's, and as if they were not there;
+        `unmanaged`: those of our driver with our taint are.
+        """
         self.strays = Strays()
         self.left: dict[Pool, dict[str, ResourceSlice]] = {}
         self._driver_name = driver_name
         self._managed_only = managed_only
+        self._unmanaged = unmanaged
         self._published: dict[Pool, dict[str, ResourceSlice]] = {}
         self._slices: dict[Pool, dict[str, ResourceSlice]] = {}
         self._own: defaultdict[str, set[Pool]] = defaultdict(set)
@@ -108,7 +111,7 @@ class Pools:
             yield from (device for device in item.spec.devices if device.name in wanted)
 
     def _change(self, item: ResourceSlice, *, there: bool) -> set[str] | None:
-        pool = (item.spec.driver, item.spec.pool.name)
+        pool = pool_of(item)
         before = self.nodes_of(pool)
         published = self._published.setdefault(pool, {})
         if there:
@@ -117,7 +120,7 @@ class Pools:
             published.pop(item.metadata.name, None)
         if not published:
             del self._published[pool]
-        slices = published if not self._managed_only or _is_managed(published.values()) else {}
+        slices = published if self._counts(pool, published) else {}
         self._slices[pool] = slices
         if pool[0] == self._driver_name and published and not _is_managed(published.values()):
             self.left[pool] = published
@@ -138,6 +141,17 @@ class Pools:
             self._own[name].add(pool)
         after = self.nodes_of(pool)
         return None if before is None or after is None else before | after | own
+
+    def _counts(self, pool: Pool, slices: Mapping[str, ResourceSlice]) -> bool:
+        if self._managed_only:
+            return _is_managed(slices.values())
+        ours = self._unmanaged and pool[0] == self._driver_name
+        return not (ours and _is_managed(slices.values()))
+
+
+def pool_of(item: ResourceSlice) -> Pool:
+    """The pool that the slice is of."""
+    return item.spec.driver, item.spec.pool.name
 
 
 def _is_managed(pool: Iterable[ResourceSlice]) -> bool:

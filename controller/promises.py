@@ -6,6 +6,8 @@ Until the pod is bound its room is kept, and to others it is a neighbour already
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from controller import fit
 from controller.neighbours import Neighbours
 from controller.nodes import NodeIndex
@@ -23,6 +25,11 @@ class Promises:
         self._index = index
         self._neighbours = neighbours
         self._promised_on: dict[str, str] = {}
+        self._with_claims: dict[str, dict[str, Pod]] = {}
+
+    def with_claims(self, node: str) -> Iterable[Pod]:
+        """Pods with several claims that the node is promised to."""
+        return self._with_claims.get(node, {}).values()
 
     def bound(self, pod: Pod) -> None:
         """The pod is there, and has its node if it names one."""
@@ -45,6 +52,8 @@ class Promises:
             node, priority = pod.status.nominated_node_name, pod.spec.priority or 0
         if node and not pod.spec.node_name and not pod.metadata.deletion_timestamp:
             self._promised_on[pod.metadata.uid] = node
+            if len(pod.spec.resource_claims) > 1:
+                self._with_claims.setdefault(node, {})[pod.metadata.uid] = pod
             self._index.record(node).promised[pod.metadata.uid] = (priority, fit.pod_requests(pod))
             self._settled(pod, node)
 
@@ -53,6 +62,9 @@ class Promises:
         node = self._promised_on.pop(pod.metadata.uid, None)
         if node is not None:
             del self._index.record(node).promised[pod.metadata.uid]
+            there = self._with_claims.get(node, {})
+            if there.pop(pod.metadata.uid, None) is not None and not there:
+                del self._with_claims[node]
             if node != bound_to:
                 self._index.improved(node)
             if not pod.spec.node_name:

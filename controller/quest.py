@@ -30,6 +30,7 @@ class Quest:
         limits: for each wanted claim, which rails its NICs may be on (None: any); or empty.
         within: a node label and its value, which the node must have.
         draft: placements that are decided but not in the ClusterState yet.
+        others: its claims that kube-scheduler allocates from other drivers' devices, once it has a node.
     """
 
     pod: Pod
@@ -42,3 +43,4 @@ class Quest:
     limits: tuple[Limit | None, ...] = ()
     within: tuple[str, str] | None = None
     draft: Draft | None = None
+    others: tuple[ResourceClaim, ...] = ()

@@ -17,6 +17,7 @@ from controller.allocator.solve import allocate
 from controller.allocator.verdict import Allocation
 from controller.books import Pool
 from controller.fits import Fits
+from controller.other_claims import Asked
 from controller.quest import Quest
 from controller.state import ClusterState
 from driver.kube.objects import Node, ResourceSlice
@@ -49,15 +50,16 @@ class SchedulerMode:
             which = f"all nodes with devices of {self._options.driver} are"
         return [f"{which} in scheduler mode, where kube-scheduler decides"]
 
-    def serves(self, quest: Quest) -> bool:
+    def serves(self, quest: Quest, others: Asked | None = None) -> bool:
         """Will kube-scheduler do for the pod what is to be done? Always where it alone decides; else where a
-        node in scheduler mode has the devices free and the pod fits it. Costs a search for each node asked.
+        node in scheduler mode has the devices free and the pod fits it (with its claims of `others`). Costs
+        a search for each node asked.
         """
         if self.decides():
             return True
         if not self._state.pools.left:
             return False
-        fits = Fits(self._state, quest)
+        fits = Fits(self._state, quest, others=others)
         for node, pool in self._nodes():
             record = self._state.nodes.get(node)
             if record is None or record.node is None or fits.why_not(record) is not None:

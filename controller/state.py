@@ -15,14 +15,15 @@ from controller import fit
 from controller.allocator.limits import Limit
 from controller.attachments import Networks
 from controller.books import Books, Duplicate, Held, Pool
-from controller.claimants import Claimants, Key, belongs, same_to_us
+from controller.claimants import Claimants, Key, belongs, same_to_us, was_scheduled
 from controller.extended import Askers
 from controller.known_devices import KnownDevices
 from controller.neighbours import Neighbours
 from controller.networks import Network
 from controller.nodes import NodeIndex, NodeRecord, placement_facts
+from controller.other_devices import OtherDevices
 from controller.pending import Assumed, Failure, Pending
-from controller.pools import Pools
+from controller.pools import Pools, pool_of
 from controller.promises import Promises
 from controller.unreadable import Unreadable
 from driver.kube.fabric import FabricNetwork
@@ -46,6 +47,7 @@ class ClusterState:
     pools: Pools = field(init=False)
     known: KnownDevices = field(init=False)
     index: NodeIndex = field(init=False)
+    others: OtherDevices = field(init=False)
     neighbours: Neighbours = field(default_factory=Neighbours)
     """Pods that have a node or are promised one."""
     askers: Askers = field(default_factory=Askers)
@@ -79,6 +81,7 @@ class ClusterState:
         self.networks = Networks(self.driver_name, trusting=not self.managed_only)
         self.pools = Pools(self.driver_name, managed_only=self.managed_only)
         self.index = NodeIndex(self.pools, self.books, bare=not self.managed_only)
+        self.others = OtherDevices(self.driver_name, self.books)
         self.promises = Promises(self.index, self.neighbours)
 
     # Questions
@@ -152,7 +155,7 @@ class ClusterState:
     def apply_pod(self, old: Pod | None, new: Pod | None) -> None:
         """A pod changed. Pods in a final phase must not come here, but as deleted."""
         self.askers.apply(old, new)
-        if old is not None and new is not None and _was_scheduled(old, new):
+        if old is not None and new is not None and was_scheduled(old, new):
             self.scheduled += 1
         if old is not None and new is not None and same_to_us(old, new):
             if new.spec.resource_claims:
@@ -206,6 +209,7 @@ class ClusterState:
         if old is not None and new is not None and placement_facts(old) == placement_facts(new):
             return
         self.neighbours.apply_node(record.name, new)
+        self.others.apply_node(record.name, new)
         self._republished(record.name)
 
     def apply_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
@@ -223,17 +227,19 @@ class ClusterState:
 
     def apply_slice(self, old: ResourceSlice | None, new: ResourceSlice | None) -> None:
         """A slice changed."""
-        if new is not None and self.known.add(new.spec.driver, new.spec.devices):
+        if new is not None and self.known.take_in(new):
             self._look_again()  # claims that were nobody's may be ours
             self.askers.reconsider()
-        concerned: list[Iterable[str] | None] = []
-        known = new is None or self.pools.slices(_pool(new))
-        if old is not None:
-            concerned.append(self.pools.remove(old))
+        for name in self.others.apply_slice(old, new):
+            self.index.improved(name)
+        if self.managed_only and self.driver_name not in {i.spec.driver for i in (old, new) if i}:
+            return
+        known = new is None or self.pools.slices(pool_of(new))
+        concerned = [self.pools.remove(old)] if old is not None else []
         if new is not None:
             concerned.append(self.pools.put(new))
-            if not known and self.pools.slices(_pool(new)):
-                self.foreign.extend(sorted(self.books.foreign(_pool(new))))
+            if not known and self.pools.slices(pool_of(new)):
+                self.foreign.extend(sorted(self.books.foreign(pool_of(new))))
         names = {name for some in concerned for name in (self.nodes if some is None else some)}
         for name in names:
             self._republished(name)
@@ -365,10 +371,13 @@ class ClusterState:
         self.duplicates.extend(duplicates)
         after = self.books.held(uid)
         self._note_foreign(uid, before, after)
-        for pool in {pool for held in (before, after) if held is not None for pool in held.pools}:
+        changed = {pool for held in (before, after) if held is not None for pool in held.pools}
+        for pool in changed:
             self.index.rebooked(pool)
         for node in {node for pool in freed for node in self.index.concerned(pool)}:
             self.index.improved(node, devices=True)
+        for node in self.others.rebooked(changed, freed):
+            self.index.improved(node)
         if before != after:
             for pod in self._claimants.of(key):
                 self._promise(pod)
@@ -386,12 +395,3 @@ class ClusterState:
 
 def _key(obj: Pod | ResourceClaim | PodGroup) -> Key:
     return obj.metadata.namespace, obj.metadata.name
-
-
-def _pool(item: ResourceSlice) -> Pool:
-    return item.spec.driver, item.spec.pool.name
-
-
-def _was_scheduled(old: Pod, new: Pod) -> bool:
-    """kube-scheduler bound the pod, or said something else of it."""
-    return old.spec.node_name != new.spec.node_name or old.status.conditions != new.status.conditions

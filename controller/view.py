@@ -1,8 +1,8 @@
 """Brings the cluster's changes to the one thread that decides: eight informers that put them into its inbox.
 
 The ClusterState has one owner, the loop, and so needs no lock: what informers (and the writers) have to say
-is a message in a queue, applied in order between two decisions. Only slices of our driver are watched, and
-only pods that have not ended.
+is a message in a queue, applied in order between two decisions. Slices of all drivers are watched, since a
+pod may need devices of others too; of pods only those that have not ended.
 """
 
 from __future__ import annotations
@@ -100,7 +100,6 @@ class ClusterView:
                 ResourceSlice,
                 lambda old, new, _: state.apply_slice(old, new),
                 SliceReader(),
-                field_selector=f"spec.driver={state.driver_name}",
             ),
             self._claims,
             watch(

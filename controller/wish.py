@@ -15,11 +15,14 @@ from driver.kube.objects import Pod, ResourceClaim
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A pod, its claims that are ours to allocate, and those that are allocated already."""
+    """A pod, its claims that are ours to allocate, those that are allocated already, and those that
+    kube-scheduler allocates from other drivers' devices.
+    """
 
     pod: Pod
     wanted: tuple[ResourceClaim, ...]
     allocated: tuple[ResourceClaim, ...]
+    others: tuple[ResourceClaim, ...] = ()
 
     @property
     def subjects(self) -> list[str]:
@@ -55,6 +58,7 @@ class Wishes:
             return NoWish(self._missing(pod))
         wanted: list[ResourceClaim] = []
         allocated: list[ResourceClaim] = []
+        others: list[ResourceClaim] = []
         for claim in {claim.metadata.uid: claim for claim in claims}.values():
             name = claim.metadata.name
             if problem := state.unreadable.problems.get(claim.metadata.uid):
@@ -79,10 +83,10 @@ class Wishes:
                 case Owner.UNKNOWN:
                     return NoWish(f"claim {name} names a DeviceClass that is not there")
                 case Owner.OTHERS:
-                    pass
+                    others.append(claim)
         if not wanted and not allocated:
             return NoWish(f"no claim of the pod is for devices of {state.driver_name}")
-        return Wish(pod, tuple(wanted), tuple(allocated))
+        return Wish(pod, tuple(wanted), tuple(allocated), tuple(others))
 
     def sharers(self, wish: Wish) -> list[Pod]:
         """Other pods that wait for the same claims, in their order: the node should do for them too."""

@@ -229,6 +229,7 @@ class Filter:
                         claim,
                         ask,
                         f"selector {number} of {where}: CEL {expression!r} on device {device}: {verdict}",
+                        erred=True,
                     )
             indices = kept
         return indices
@@ -287,6 +288,6 @@ def wanted(ask: Ask, candidates: Candidates) -> int:
     return len(candidates.matching) if ask.everything else ask.count
 
 
-def _refused(claim: str, ask: Ask, detail: str, *, permanent: bool = False) -> Refused:
-    subject = f'request "{ask.request}"'
-    return Refused(Refusal(claim=claim, subject=subject, message=f"{subject}: {detail}", permanent=permanent))
+def _refused(claim: str, ask: Ask, detail: str, *, permanent: bool = False, erred: bool = False) -> Refused:
+    subject, message = f'request "{ask.request}"', f'request "{ask.request}": {detail}'
+    return Refused(Refusal(claim=claim, subject=subject, message=message, permanent=permanent, erred=erred))

@@ -98,6 +98,7 @@ class Refusal:
         permanent: the claim itself (or its class) is wrong: no node and no waiting will help.
         unsupported: the feature that this allocator does not have; empty otherwise.
         gave_up: the search ran out of steps, so nothing is proved.
+        erred: a selector cannot be evaluated on some device.
         filtered: for a request, what each filter left.
         wanted: for a request, devices wanted.
     """
@@ -108,6 +109,7 @@ class Refusal:
     permanent: bool = False
     unsupported: str = ""
     gave_up: bool = False
+    erred: bool = False
     numbers: str = field(default="", compare=False)
     filtered: Filtered | None = field(default=None, compare=False)
     wanted: int = 0

@@ -226,14 +226,17 @@ class _Attempt:
 
     def _fit(self, node: str, members: Members) -> bool:
         draft = Draft()
+        seen: set[str] = set()
         for kind, count in zip(self._kinds, members, strict=True):
             for unit in kind.units[:count]:
                 for wish in unit.wishes:
                     pod = loosened(wish.pod) if self._rules else wish.pod
-                    quest = replace(kind.quest, pod=pod, allocated=wish.allocated, draft=draft)
+                    others = tuple(claim for claim in wish.others if claim.metadata.uid not in seen)
+                    quest = replace(kind.quest, pod=pod, allocated=wish.allocated, draft=draft, others=others)
                     if self._chooser.why_not(quest, node) is not None:
                         return False
-                    draft = draft.plus(node, pod)
+                    seen.update(claim.metadata.uid for claim in others)
+                    draft = draft.plus(node, pod, self._chooser.others_on(quest, node))
         return True
 
     def _step(self, kind: Kind, shape: Shape, state: _State) -> search.Taken[_State] | None:
@@ -411,7 +414,7 @@ class _Attempt:
     def _member(self, seat: _Seat, rails: int | None, draft: Draft) -> Placed | None:
         """The member in its seat, beside those of the draft; None where it cannot be there, or not yet."""
         record, wish = self._state.nodes[seat.node], seat.unit.wish
-        quest = Quest(wish.pod, wish.wanted, wish.allocated, draft=draft)
+        quest = Quest(wish.pod, wish.wanted, wish.allocated, draft=draft, others=wish.others)
         shape = self._shape(seat.shape, rails)
         standing = self._state.index.standing(record, draft)
         answer = self._answers.of_node(shape, record, standing)

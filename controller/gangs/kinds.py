@@ -102,7 +102,8 @@ def _units(wishes: Sequence[Wish]) -> list[Unit]:
         else:
             first, known = unit.wish, {c.metadata.uid for c in unit.wish.wanted}
             more = tuple(c for c in wish.wanted if c.metadata.uid not in known)
-            unit.wish = Wish(first.pod, (*first.wanted, *more), (*first.allocated, *wish.allocated))
+            allocated = (*first.allocated, *wish.allocated)
+            unit.wish = Wish(first.pod, (*first.wanted, *more), allocated, first.others)
             unit.followers = (*unit.followers, wish)
         by_claim.update((claim.metadata.uid, unit) for claim in wish.wanted)
     return units
@@ -117,9 +118,10 @@ def kinds_of(band: Band) -> list[Kind]:
         asking = tuple(claim.metadata.uid in band.asking for claim in wish.wanted)
         pin = _pin(wish)
         pods = tuple((_likeness(one.pod), meant(one.pod)) for one in unit.wishes)
-        key = (pods, msgspec.json.encode([c.spec for c in wish.wanted]), asking, pin)
+        others = msgspec.json.encode([[claim.spec for claim in one.others] for one in unit.wishes])
+        key = (pods, msgspec.json.encode([c.spec for c in wish.wanted]), asking, pin, others)
         if key not in kinds:
-            quest = Quest(wish.pod, wish.wanted, wish.allocated, left_out=band.left_out)
+            quest = Quest(wish.pod, wish.wanted, wish.allocated, left_out=band.left_out, others=wish.others)
             kinds[key] = Kind(quest, asking, pin)
         kinds[key].units.append(unit)
     return list(kinds.values())

@@ -255,7 +255,9 @@ class GangTurns:
         name = room.short.pod.metadata.name
         if not room.most:
             short = room.short
-            choice = self._chooser.choose(Quest(short.pod, short.wanted, short.allocated, left_out=left_out))
+            choice = self._chooser.choose(
+                Quest(short.pod, short.wanted, short.allocated, left_out=left_out, others=short.others)
+            )
             if choice.best is None:
                 nearest = self._chooser.nearest(short.wanted, choice)
                 return f"pod {name} has no room: {choice.why_not}{nearest}"

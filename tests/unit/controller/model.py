@@ -160,7 +160,8 @@ class ModelCluster:
             wish = wishes.of(pod)
             if not isinstance(wish, Wish) or not wish.wanted:
                 continue
-            if chooser.choose(Quest(pod, wish.wanted, wish.allocated)).best is not None:
+            quest = Quest(pod, wish.wanted, wish.allocated, others=wish.others)
+            if chooser.choose(quest).best is not None:
                 return pod.metadata.namespace, pod.metadata.name
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.known_devices import KnownDevices
@@ -210,6 +210,7 @@ EVENTS = st.lists(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(events=EVENTS)
 def test_ownership_stays_while_devices_are_taken_and_nodes_come_and_go(
     events: list[tuple[str, int, bool]],

@@ -23,7 +23,7 @@ from controller.state import ClusterState
 from controller.strays import is_stray
 from driver.kube.objects import CounterSet, Node, NodeSelector, NodeSelectorTerm, ResourceSlice
 from driver.names import DRIVER_NAME, pool_name
-from tests.unit.controller.things import CLASSES, a_claim, a_node, a_pod, a_request, slices_of
+from tests.unit.controller.things import CLASSES, a_claim, a_node, a_pod, slices_of
 
 CEL = CelCache()
 OWNERSHIP = Ownership(DRIVER_NAME, CEL)
@@ -130,13 +130,12 @@ def test_it_is_told_once_and_counted_until_it_is_gone(forge: Forge) -> None:
 def test_another_drivers_pool_may_span_nodes_or_be_of_none() -> None:
     (item,) = slices_of(VICTIM)
     theirs = "other.example.com"
-    wanted = a_claim("c", requests=[a_request("any", theirs)])
     for where in ({"node_name": OTHER}, {"node_name": None, "all_nodes": True}):
         state = state_of(objects(), DRIVER_NAME)
         state.apply_slice(None, changed(item, "theirs", driver=theirs, **where))
-        quest = Quest(a_pod("p"), (wanted,))
-        found = Chooser(state, PlacementSettings(), CEL).answer(quest, OTHER)
-        assert (theirs, item.spec.pool.name) in state.index.reached(state.nodes[OTHER]), found
+        state.others.wake(state.nodes)
+        index = state.others.index
+        assert (theirs, item.spec.pool.name) in index.reached(index.records[OTHER])
 
 
 @given(st.sampled_from(["n", "n-1", "n.1", ""]), st.sampled_from(["n", "n-1", "n.1", ""]))
