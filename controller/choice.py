@@ -49,12 +49,13 @@ class Option:
 @dataclass(frozen=True, slots=True)
 class Reasons:
     """Why there is no place: a sentence for people, nodes of which each gave another reason, and the limits
-    that the claims had.
+    that the claims had. `open`: nodes that have a place.
     """
 
     why_not: str
     refused: tuple[str, ...] = ()
     limits: tuple[Limit | None, ...] = ()
+    open: int = 0
 
 
 class Choice:
@@ -125,6 +126,7 @@ class Chooser:
         self._others = OtherClaims(state, cel)
         self._misfits = Misfits(state.index)
         self._refusals: Refusals[Choice] = Refusals()
+        self._told: Refusals[Reasons] = Refusals()
         self._remedies = Remedies(state, self._options, cel)
         self._scheduler_mode = SchedulerMode(state, settings.driver_name, cel)
 
@@ -214,7 +216,22 @@ class Chooser:
         """
         return self._scheduler_mode.serves(quest, self._others.ask(quest))
 
-    def nearest(self, wanted: Sequence[ResourceClaim], choice: Choice) -> str:
+    def reasons(self, quest: Quest) -> Reasons:
+        """Why nodes refuse, though others may not. Costs a walk over all nodes where it was not asked before:
+        for telling people, now and then.
+        """
+        fits = Fits(self._state, quest, self._misfits)
+        like = likeness(quest, fits.needs, minds_neighbours=fits.minds_neighbours)
+        if like is None:
+            return self._reasons(quest)
+        alike = self._answers.shape(quest), like
+        known = self._told.of(alike)
+        if known is None or known.generation != self._state.generation:
+            self._told.put(alike, self._state.generation, self._reasons(quest))
+            known = self._told.of(alike)
+        return known.said if known is not None else self._reasons(quest)
+
+    def nearest(self, wanted: Sequence[ResourceClaim], choice: Choice | Reasons) -> str:
         """The least that would have to change, as a sentence that follows `why_not`; empty where nothing
         small would do. Costs several searches: for telling people, now and then.
         """
@@ -281,6 +298,7 @@ class Chooser:
         refusals: list[Refusal] = []
         first: dict[str, str] = {}
         refused: dict[str, str] = {}
+        open_ = 0
         bad_pools: dict[str, None] = {}
         # Refusals of several claims call them by name.
         shape = self._answers.shape(quest, named=len(quest.wanted) > 1)
@@ -290,7 +308,9 @@ class Chooser:
                 reason = fits.why_not(record)
                 if reason is not None:
                     misfits[reason] += 1
-                elif isinstance(answer, Refusal):
+                elif isinstance(answer, Allocation):
+                    open_ += 1
+                else:
                     refusals.append(answer)
                     for bad in record.published.devices.bad_pools if record.published is not None else ():
                         bad_pools[f"pool {bad.pool.name} is not used: {bad.reason}"] = None
@@ -304,8 +324,8 @@ class Chooser:
 
         parts = [aggregate(refusals, explained)] if refusals else []
         others = [*list(bad_pools)[:_POOLS_NAMED], *self._scheduler_mode.said()]
-        text = _why_not(parts, misfits, others, self._settings.driver_name)
-        return Reasons(text, tuple(refused.values()), shape.limits)
+        text = _why_not(parts, misfits, others, "" if open_ else self._settings.driver_name)
+        return Reasons(text, tuple(refused.values()), shape.limits, open_)
 
 
 def _pins(quest: Quest) -> list[str]:
@@ -335,4 +355,6 @@ def _why_not(parts: list[str], misfits: Mapping[str, int], others: Sequence[str]
         ]
         parts.append(f"{sum(misfits.values())} nodes do not fit the pod: {'; '.join(reasons[:5])}")
     parts += others
-    return "; ".join(parts) or f"no node publishes devices of {driver_name} for the controller"
+    if not parts and driver_name:
+        return f"no node publishes devices of {driver_name} for the controller"
+    return "; ".join(parts)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-MOST_BYTES: Final = 1024
-"""What the API server takes as an Event's note (ValidateEventUpdate, k8s.io/kubernetes/pkg/apis/core)."""
+MOST_BYTES: Final = 1000
+"""The API server takes 1024 as an Event's note (`NoteLengthLimit`, pkg/apis/core/validation/events.go in
+Kubernetes); some are left for what a time-out adds.
+"""
 _NEAREST_BYTES: Final = 400
 
 

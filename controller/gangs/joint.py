@@ -16,6 +16,7 @@ from itertools import combinations, islice
 
 from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
+from controller.allocator.limits import Limit
 from controller.allocator.model import DeviceId, PoolDevice, add_amounts, shares_of
 from controller.allocator.traits import rail_of, type_of
 from controller.allocator.verdict import Allocation, Refusal
@@ -56,7 +57,8 @@ class Placed:
 class NoRoom:
     """Not all have room. `most` of them would have room at once, on those rails in that domain; `short` is a
     member of the kind that has none. `unfinished`: asked again, the search goes on. `reason`: why rails were
-    left out, if any.
+    left out, if any. `limits`: what those rails mean for the claims of `short`. `kinds`: of members that ask
+    for the same, the first, how many there are, and how many of them have room.
     """
 
     most: int
@@ -66,6 +68,8 @@ class NoRoom:
     gave_up: bool = False
     unfinished: bool = False
     reason: str = ""
+    limits: tuple[Limit | None, ...] = ()
+    kinds: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,6 +436,11 @@ class _Attempt:
             rails=frozenset(rails_in(found.rails)) if found.rails is not None else None,
             domain=_value(found.domain),
             gave_up=found.gave_up,
+            limits=kind.limits(found.rails),
+            kinds=tuple(
+                (k.units[0].wish.pod.metadata.name, len(k.units), n)
+                for k, n in zip(self._kinds, found.most, strict=True)
+            ),
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Final, Literal
 
 from controller.actions import Tell
 from controller.allocator.limits import listed
@@ -21,11 +22,15 @@ from controller.gangs.membership import GangId
 from controller.quest import Quest
 from controller.queue import Rank
 from controller.retry_order import worse_first
+from controller.sentences import joined
 from controller.state import ClusterState, Key
 from controller.wish import Wish, rank
 from driver.errors import TandemError
+from driver.kube.objects import Pod, ResourceClaim
 
 _NEVER = float("inf")
+_KINDS_NAMED: Final = 4
+_SMALLER: Final = "; nearest: size: "
 _NOWHERE: Mapping[str, float] = MappingProxyType({})
 _SETTLE_SECONDS = 2.0
 """Members come one after the other; nothing is said of the first seconds."""
@@ -149,7 +154,7 @@ class GangTurns:
                 break
             places = self._places(roll, _NOWHERE)
         if isinstance(places, NoRoom | str):
-            return f"{gang}: {self._refusal(roll, places, _NOWHERE)}"
+            return self._refusal(roll, places, _NOWHERE)
         return places
 
     def _places_elsewhere(
@@ -194,7 +199,7 @@ class GangTurns:
         say = _Say(
             "Unsatisfiable",
             why,
-            lambda: f"{gang}: {self._refusal(roll, why, left_out)}",
+            lambda: self._refusal(roll, why, left_out),
         )
         tells, again = self._told(roll, waiting, now, say, late=late)
         if waiting.timeouts:
@@ -237,18 +242,20 @@ class GangTurns:
         if self._chooser.left_to_scheduler(Quest(first.pod, first.wanted, first.allocated)):
             return (), _NEVER
         text += say.text()
-        if reason == "GangIncomplete":
-            return tuple(Tell(wish.pod, "Normal", reason, text) for wish in roll.waiting), _NEVER
-        return tuple(Tell(wish.pod, "Warning", reason, text) for wish in roll.waiting), _NEVER
+        claims = {claim.metadata.uid: claim for wish in roll.waiting for claim in wish.wanted}
+        about: list[ResourceClaim | Pod] = [*claims.values(), *(wish.pod for wish in roll.waiting)]
+        kind: Literal["Normal", "Warning"] = "Normal" if reason == "GangIncomplete" else "Warning"
+        return tuple(Tell(one, kind, reason, text) for one in about), _NEVER
 
     def _refusal(self, roll: Roll, why: NoRoom | str, left_out: Mapping[str, float]) -> str:
-        return why if isinstance(why, str) else self._room(roll, why, left_out)
+        before = f"{roll.id}: "
+        return f"{before}{why}" if isinstance(why, str) else self._room(roll, why, left_out, before)
 
-    def _room(self, roll: Roll, room: NoRoom, left_out: Mapping[str, float]) -> str:
+    def _room(self, roll: Roll, room: NoRoom, left_out: Mapping[str, float], before: str) -> str:
         """Why there is no room, and the least that would have to change."""
         members = min(roll.next, len(roll.waiting))
         if room.gave_up:
-            return (
+            return before + (
                 f"the search for {members} places gave up: there are too many ways; fewer rails, a smaller "
                 "size, or pods with simpler rules for each other would help"
             )
@@ -260,14 +267,42 @@ class GangTurns:
             )
             if choice.best is None:
                 nearest = self._chooser.nearest(short.wanted, choice)
-                return f"pod {name} has no room: {choice.why_not}{nearest}"
+                return joined(choice.why_not, nearest, before=f"{before}pod {name} has no room: ")
         where = [f"on {listed(room.rails)}"] if room.rails else []
         where += [f"with {roll.gang.within}={room.domain}"] if roll.gang.within and room.domain else []
         if roll.terms.rails or roll.terms.domain:
             where.append("as its other members are")
         text = " ".join([f"{room.most} of {members} members have room at once", *where])
-        nearest = f"; {room.reason}" if room.reason else self._nearest(roll, room, left_out)
-        return f"{text}; pod {name} has none{nearest}"
+        if len(room.kinds) > 1:
+            kinds = [f"{n} of {count} like pod {first}" for first, count, n in room.kinds[:_KINDS_NAMED]]
+            text += f" ({', '.join(kinds)})"
+        text += f"; pod {name} has none"
+        if room.reason:
+            return joined(f"{text}; {room.reason}", "", before=before)
+        obstacles, change = self._obstacles(roll, room, left_out)
+        nearest = self._nearest(roll, room, left_out)
+        if not nearest or nearest.startswith(_SMALLER):  # else it is the gang's own word that is in the way
+            nearest += change
+        return joined(f"{text}{obstacles}", nearest, before=before)
+
+    def _obstacles(self, roll: Roll, room: NoRoom, left_out: Mapping[str, float]) -> tuple[str, str]:
+        """Why the member that has no room has none, node by node, in groups; and what would help one more."""
+        short, within = room.short, (roll.gang.within, room.domain)
+        quest = Quest(
+            short.pod,
+            short.wanted,
+            short.allocated,
+            left_out=left_out,
+            limits=room.limits,
+            within=within if all(within) else None,
+        )
+        found = self._chooser.reasons(quest)
+        parts = [found.why_not] if found.why_not else []
+        if found.open:
+            nodes = f"{found.open} node{'s' * (found.open > 1)}"
+            parts.insert(0, f"{nodes} would take it, but not beside the others")
+        change = self._chooser.nearest(short.wanted, found)
+        return f": {'; '.join(parts)}" if parts else "", change and f"; for one more member{change[1:]}"
 
     def _nearest(self, roll: Roll, room: NoRoom, left_out: Mapping[str, float]) -> str:
         """Which word of the gang's would have to be another."""
@@ -280,7 +315,7 @@ class GangTurns:
             if not isinstance(self._joint.place(other), NoRoom):
                 return f"; nearest: {change} would do"
         if room.most >= 2 and not roll.allocated:  # no gang is smaller
-            return f"; nearest: size: {room.most} would do"
+            return f"{_SMALLER}{room.most} would do"
         return ""
 
     # What is held in vain
