@@ -32,7 +32,11 @@ _MESSAGES_AT_ONCE = 1000
 
 
 class Controller:
-    """All parts of one controller process. `run` blocks until `stop` is called from elsewhere."""
+    """All parts of one controller process. `run` blocks until `stop` is called from elsewhere.
+
+    Attributes:
+        status_port: where it answers over HTTP; 0 before it runs.
+    """
 
     def __init__(self, client: KubeClient, settings: Settings, identity: str) -> None:
         """`identity` names this process among its like, for the Lease and the Events."""
@@ -65,6 +69,7 @@ class Controller:
                 "unreadable_objects": lambda: self._view.unreadable + len(self._state.unreadable.problems),
             },
         )
+        self.status_port = 0
         self._beat = time.monotonic()
         self._election = threading.Thread(target=self._elect, name="leader", daemon=True)
         self._synced = False
@@ -82,6 +87,7 @@ class Controller:
                 "/metrics": lambda: (HTTPStatus.OK, self._metrics.text()),
             },
         )
+        self.status_port = status.port
         log.info("status on port %d", status.port)
         self._view.start()
         try:

@@ -18,6 +18,7 @@ from controller.unreadable import read_holdings
 from driver.kube.decoding import Decoder
 from driver.kube.meta import Wire
 from driver.kube.objects import (
+    AllocationResult,
     CounterSet,
     Device,
     Node,
@@ -134,9 +135,15 @@ class PodReader:
 
 
 class ClaimReader:
-    """ResourceClaims, of which equal specs are one object."""
+    """ResourceClaims, of which equal specs are one object.
 
-    def __init__(self) -> None:
+    Args:
+        driver_name: what other drivers are told in an allocation, and what drivers say of devices, is not
+            kept; None: everything is.
+    """
+
+    def __init__(self, driver_name: str | None = None) -> None:
+        self._driver_name = driver_name
         self._decoder = Decoder(ResourceClaim)
         self._specs = Once()
 
@@ -146,7 +153,11 @@ class ClaimReader:
             claim = self._decoder.decode(raw)
         except msgspec.MsgspecError as error:
             return read_holdings(raw, error)
-        return msgspec.structs.replace(claim, spec=self._specs.of(claim.spec))
+        status = claim.status
+        if self._driver_name is not None:
+            allocation = _without_others(status.allocation, self._driver_name)
+            status = msgspec.structs.replace(status, allocation=allocation, devices=[])
+        return msgspec.structs.replace(claim, spec=self._specs.of(claim.spec), status=status)
 
 
 class NodeReader:
@@ -163,6 +174,18 @@ class NodeReader:
             metadata=msgspec.structs.replace(node.metadata, annotations={}),
             status=msgspec.structs.replace(node.status, conditions=[]),
         )
+
+
+def _without_others(allocation: AllocationResult | None, driver_name: str) -> AllocationResult | None:
+    """The allocation without parameters of other drivers, which may be long and are nothing to us."""
+    if allocation is None:
+        return None
+    config = [
+        entry for entry in allocation.devices.config if entry.opaque and entry.opaque.driver == driver_name
+    ]
+    return msgspec.structs.replace(
+        allocation, devices=msgspec.structs.replace(allocation.devices, config=config)
+    )
 
 
 def _verdict(pod: Pod) -> list[dict[str, Any]]:

@@ -78,7 +78,7 @@ class ClusterView:
                 field_selector=field_selector,
             )
 
-        self._claims = watch(paths.claims(), ResourceClaim, state.apply_claim, ClaimReader())
+        self._claims = watch(paths.claims(), ResourceClaim, state.apply_claim, ClaimReader(state.driver_name))
         self._informers: list[_Watcher] = [
             watch(paths.nodes(), Node, lambda old, new, _: state.apply_node(old, new), NodeReader()),
             watch(

@@ -35,6 +35,7 @@ _CONTENT_TYPES: Mapping[PatchKind, str] = {
     "apply": "application/apply-patch+yaml",
 }
 _PAGE_SIZE = 1000
+_PAGE_BYTES = 32 * 2**20
 _CONNECTIONS = 32
 # A peer that vanished without a word is noticed after 15 + 3 × 5 s, also on a silent watch.
 _SOCKET_OPTIONS = [
@@ -110,8 +111,8 @@ class KubeClient:
         """Read all objects, page by page, and the resource version to watch from.
 
         Each object is decoded by itself, by `read` if that is given; so of a page no more than its bytes is
-        ever held besides what `read` keeps. Those that are not as we know them are left out and told to
-        `skip`, if that is given.
+        ever held besides what `read` keeps. A page of more than 32 MiB is asked for again in parts. Objects
+        that are not as we know them are left out and told to `skip`, if that is given.
 
         Raises:
             KubeGoneError: the pages grew too old meanwhile; list again.
@@ -119,9 +120,13 @@ class KubeClient:
             KubeError: any other refusal.
         """
         items: list[T] = []
-        query = {"limit": str(_PAGE_SIZE), **_selectors(field_selector, label_selector)}
+        limit, query = _PAGE_SIZE, _selectors(field_selector, label_selector)
         while True:
-            page = read_list(self._call("GET", path, query=query), f"GET {path}")
+            raw = self._page(path, {**query, "limit": str(limit)}, _PAGE_BYTES if limit > 1 else None)
+            if raw is None:
+                limit = max(limit // 4, 1)
+                continue
+            page = read_list(raw, f"GET {path}")
             decode = read or self._decoder(type).decode
             found = (answers.read(item, decode, skip) for item in page.items or ())
             items.extend(item for item in found if item is not None)
@@ -225,6 +230,19 @@ class KubeClient:
         if decoder is None:
             decoder = self._decoders[type] = Decoder(type)
         return decoder
+
+    def _page(self, path: str, query: Mapping[str, str], at_most: int | None) -> bytes | None:
+        """Read a page; None where it is longer than that, of which no more is read."""
+        response = self._request("GET", path, query=query, stream=True)
+        try:
+            raw = response.read(None if at_most is None else at_most + 1)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise KubeUnavailableError(f"GET {path}: {error}", status=0) from error
+        if at_most is not None and len(raw) > at_most:
+            response.close()
+            return None
+        response.release_conn()
+        return raw
 
     def _call(self, method: str, path: str, **kwargs: Any) -> bytes:
         return self._request(method, path, **kwargs).data

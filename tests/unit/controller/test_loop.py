@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
+from http.client import HTTPConnection
+from threading import Event, Thread
 from typing import Any
 
 import msgspec
@@ -55,6 +58,54 @@ def test_a_change_that_cannot_be_taken_in_is_logged_and_those_behind_it_are(
     controller._turn()
     assert [r.message for r in caplog.records if r.levelno == logging.ERROR] == ["taking in a change"]
     assert set(controller._state.assumed) == {"uid-p-claim"}
+
+
+def test_a_controller_that_has_listed_nothing_is_alive_and_not_ready(controller: Controller) -> None:
+    assert controller._why_dead() == ""
+    assert controller._why_unready().startswith(
+        "not listed yet: deviceclasses, fabricnetworks, namespaces, nodes"
+    )
+
+
+def test_a_controller_whose_turn_does_not_end_is_neither(controller: Controller) -> None:
+    controller._beat -= 100.0
+    assert controller._why_dead().startswith("the deciding thread hangs: its turn takes 100")
+    assert controller._why_unready() == controller._why_dead()
+
+
+def test_a_controller_whose_election_has_ended_is_dead(controller: Controller) -> None:
+    controller._settings = replace(controller._settings, leader_elect=True)
+    controller._election = Thread(target=lambda: None, name="leader")
+    controller._election.start()
+    controller._election.join()
+    assert controller._why_dead() == "threads have ended: leader"
+
+
+def test_a_controller_whose_api_server_is_away_is_alive_and_says_what_it_lacks() -> None:
+    with serve() as (_, client):
+        pass
+    made = Controller(client, Settings(PlacementSettings(), "ns", LeaseTimes(), http_port=0), "me")
+    answers: list[str] = []
+    asker = Thread(target=_ask, args=(made, answers))
+    asker.start()
+    made.run()
+    asker.join()
+    alive, ready = answers
+    assert alive == "200 ok\n"
+    assert ready.startswith("503 not listed yet: ")
+
+
+def _ask(controller: Controller, answers: list[str]) -> None:
+    """Ask the port of a controller that is being started, then stop it."""
+    while not controller.status_port:
+        Event().wait(0.005)
+    for path in ("/healthz", "/readyz"):
+        connection = HTTPConnection("127.0.0.1", controller.status_port, timeout=30)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answers.append(f"{answer.status} {answer.read().decode()}")
+        connection.close()
+    controller.stop()
 
 
 def test_a_bug_with_one_pod_leaves_the_others_their_turns(controller: Controller) -> None:

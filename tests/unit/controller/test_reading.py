@@ -11,7 +11,9 @@ import pytest
 from controller.reading import ClaimReader, NodeReader, Once, PodReader, SliceReader
 from driver.kube.core import PodSpec, PodStatus
 from driver.kube.objects import ResourceSlice
+from driver.names import DRIVER_NAME
 from tests.unit.controller.things import a_claim, a_node, a_pod, slices_of
+from tests.unit.kube.hostile import a_claim_with
 
 
 def raw(value: Any) -> msgspec.Raw:
@@ -84,6 +86,18 @@ def test_claims_of_a_template_share_their_spec() -> None:
     first, second = read(raw(a_claim("a"))), read(raw(a_claim("b")))
     assert first.spec is second.spec
     assert first == a_claim("a")
+
+
+def test_what_other_drivers_are_told_and_what_drivers_say_of_devices_is_not_kept() -> None:
+    text = a_claim_with(b'{"long":"text"}')
+    claim = ClaimReader(DRIVER_NAME)(msgspec.Raw(text))
+    assert claim.status.allocation is not None
+    assert [result.device for result in claim.status.allocation.devices.results] == ["d0"]
+    assert (claim.status.allocation.devices.config, claim.status.devices) == ([], [])
+    assert len(claim.spec.devices.config) == 1
+    ours = ClaimReader("other.io")(msgspec.Raw(text)).status.allocation
+    assert ours is not None
+    assert len(ours.devices.config) == 1
 
 
 def test_a_nodes_heartbeats_are_not_kept() -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from kubernetes.client.configuration import Configuration
 
@@ -70,9 +71,18 @@ def _handler(served: Served) -> type[BaseHTTPRequestHandler]:
                 obj = served.objects.get(self.path.rsplit("/", 1)[1])
                 self._answer(200 if obj else 404, obj or {"message": "not found", "reason": "NotFound"})
             else:
-                items = b",".join(map(_encoded, served.objects.values()))
-                body = b'{"metadata":{"resourceVersion":"%d"},"items":[%s]}' % (served.version, items)
-                self._answer(200, body)
+                self._list()
+
+        def _list(self) -> None:
+            """A page of the objects, those after the one that `continue` names."""
+            query = dict(parse_qsl(urlsplit(self.path).query))
+            names = list(served.objects)
+            begin = names.index(query["continue"]) + 1 if "continue" in query else 0
+            page = names[begin : begin + int(query.get("limit", 1000))]
+            more = page[-1] if page and page[-1] != names[-1] else ""
+            metadata = {"resourceVersion": str(served.version), "continue": more}
+            items = b",".join(_encoded(served.objects[name]) for name in page)
+            self._answer(200, b'{"metadata":%s,"items":[%s]}' % (_encoded(metadata), items))
 
         def do_PATCH(self) -> None:
             self._read()

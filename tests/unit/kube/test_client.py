@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -172,6 +173,38 @@ def test_what_one_user_puts_into_free_fields_keeps_nobody_from_reading_the_other
     claim = client.get(paths.claim("tenant", "odd"), ResourceClaim)
     assert claim.status.allocation is not None
     assert claim.status.allocation.devices.results[0].device == "d0"
+
+
+def test_one_hostile_claim_among_five_hundred_is_read_and_so_are_the_others(
+    api: tuple[Served, KubeClient],
+) -> None:
+    served, client = api
+    for number in range(500):
+        text = HOSTILE["deep"] if number == 250 else b"{}"
+        served.put_raw(f"c{number}", a_claim_with(text, name=f"c{number}"), send=False)
+    found, _ = client.list(paths.claims(), ResourceClaim)
+    assert [claim.metadata.name for claim in found] == [f"c{number}" for number in range(500)]
+
+
+def test_a_page_that_is_too_long_is_asked_for_in_parts(
+    api: tuple[Served, KubeClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, client = api
+    monkeypatch.setattr("driver.kube.client._PAGE_BYTES", 10_000)
+    for number in range(100):
+        served.put(f"n{number:03}", send=False, note="x" * 400)
+    found, _ = client.list(paths.nodes(), Node)
+    assert [node.metadata.name for node in found] == [f"n{number:03}" for number in range(100)]
+    asked = [parse_qs(urlsplit(path).query) for _, path, _ in served.requests]
+    assert [(query["limit"], query.get("continue")) for query in asked[:5]] == [
+        (["1000"], None),
+        (["250"], None),
+        (["62"], None),
+        (["15"], None),
+        (["15"], ["n014"]),
+    ]
+    monkeypatch.setattr("driver.kube.client._PAGE_BYTES", 10)
+    assert len(client.list(paths.nodes(), Node)[0]) == 100
 
 
 def test_an_answer_that_is_no_json_is_worth_trying_again(api: tuple[Served, KubeClient]) -> None:
