@@ -8,6 +8,7 @@ import msgspec
 
 from controller.explaining import explain, state_of
 from controller.settings import PlacementSettings
+from controller.validation.documents import KubeObject
 from driver.kube.objects import Pod, ResourceSlice
 from driver.names import DRIVER_NAME
 from tests.unit.controller.gangs.troop import BLOCK, a_cluster, join, members
@@ -26,7 +27,7 @@ def told(cluster: ModelCluster, name: str, reason: str = "Unsatisfiable") -> str
 def explained(cluster: ModelCluster, name: str) -> str:
     slices = [s for node in cluster.state.nodes for s in slices_of_node(cluster, node)]
     nodes = [record.node for record in cluster.state.nodes.values() if record.node]
-    objects = [*CLASSES, *nodes, *slices, *cluster.claims.values(), *cluster.pods.values()]
+    objects: list[KubeObject] = [*CLASSES, *nodes, *slices, *cluster.claims.values(), *cluster.pods.values()]
     found = explain(state_of(objects, DRIVER_NAME), ("default", f"{name}-claim"), PlacementSettings(), CEL)
     assert found is not None
     return found.text
