@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+from collections.abc import Set
 from typing import Final
 
 from rich.box import SIMPLE_HEAD
@@ -78,8 +79,9 @@ def _placed(pods: list[PlannedPod]) -> Table:
     grid = _grid("pod", "node", "devices", "tier", "rail", right=1)
     for pod in pods:
         head = [Text(_name(pod), "bold"), Text(pod.node or "")]
+        paired = {name for claim in pod.claims for pair in claim.pairs for name in (pair.gpu, pair.nic)}
         for claim in pod.claims:
-            for devices, tier, rail in _rows(claim):
+            for devices, tier, rail in _rows(claim, paired):
                 grid.add_row(*head, devices, tier, rail)
                 head = [Text(""), Text("")]
         if head[0]:
@@ -87,11 +89,10 @@ def _placed(pods: list[PlannedPod]) -> Table:
     return grid
 
 
-def _rows(claim: PlannedClaim) -> list[tuple[Text, Text, str]]:
+def _rows(claim: PlannedClaim, paired: Set[str]) -> list[tuple[Text, Text, str]]:
+    """The claim's pairs, then its devices that are not `paired`, by this claim or another of the pod's."""
     rows = []
-    paired = set()
     for pair in claim.pairs:
-        paired |= {pair.gpu, pair.nic}
         devices = Text(pair.gpu).append(" + ", "dim").append(pair.nic)
         rail = "-" if pair.rail is None else str(pair.rail)
         rows.append((devices, Text(pair.tier.name, STYLES[pair.tier]), rail))

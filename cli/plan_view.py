@@ -140,8 +140,9 @@ def _devices(allocation: AllocationResult | None) -> Iterator[DeviceId]:
 
 def _pairs(plan: Plan) -> Iterator[PairView]:
     for pod in plan.pods:
+        # A pair may be of two claims.
+        at = {device.device: device for claim in pod.claims for device in _devices(claim.allocation)}
         for claim in pod.claims:
-            at = {device.device: device for device in _devices(claim.allocation)}
             for pair in claim.pairs:
                 yield PairView(at[pair.gpu], at[pair.nic], pair.tier)
 

@@ -35,13 +35,13 @@ class Alignment:
 
     Attributes:
         pairs: which requests; None: it is about the gang alone.
-        prefer: tiers, best first; a tier that is not named comes after all that are.
+        prefer: tiers, best first; those that are not named come after them, near before far.
         require: no pair may be worse than this.
         gang: the pod is one of several that are placed together.
     """
 
     pairs: RequestPair | None
-    prefer: tuple[Tier, ...] = tuple(Tier)
+    prefer: tuple[Tier, ...] = ()
     require: Tier = Tier.SYS
     gang: Gang | None = None
 
@@ -112,8 +112,9 @@ def _alignment(wire: _Alignment) -> Alignment:
     for field, name in (("pairs.gpus", wire.pairs.gpus), ("pairs.nics", wire.pairs.nics)):
         if not _REQUEST_NAME.fullmatch(name):
             raise ConfigError(f"{name!r} is no name of a request (name or name/subrequest)", path=field)
-    if wire.pairs.gpus == wire.pairs.nics:
-        raise ConfigError(f"gpus and nics are both {wire.pairs.gpus!r}; name two requests", path="pairs")
+    if wire.pairs.gpus.split("/")[0] == wire.pairs.nics.split("/")[0]:
+        both = f"gpus is {wire.pairs.gpus!r} and nics {wire.pairs.nics!r}, which are one request"
+        raise ConfigError(f"{both}; name two requests", path="pairs")
     prefer = wire.prefer
     if prefer is not None and (not prefer or len(set(prefer)) < len(prefer)):
         raise ConfigError(
@@ -121,7 +122,7 @@ def _alignment(wire: _Alignment) -> Alignment:
         )
     return Alignment(
         pairs=RequestPair(gpus=wire.pairs.gpus, nics=wire.pairs.nics),
-        prefer=tuple(Tier[name] for name in prefer) if prefer is not None else tuple(Tier),
+        prefer=tuple(Tier[name] for name in prefer) if prefer is not None else (),
         require=Tier[wire.require],
         gang=gang,
     )

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.allocator import quantity
+from controller.allocator.alignments import Aligned, Misaligned, alignments
 from controller.allocator.capacity import Requests
 from controller.allocator.verdict import Refusal
-from driver.config import Alignment, UserConfig, decode_user
-from driver.errors import ConfigError
 from driver.kube.objects import (
     DeviceClass,
     DeviceConstraint,
@@ -75,7 +74,7 @@ class ParsedClaim:
     claim: ResourceClaim
     options: tuple[tuple[Ask, ...], ...]
     constraints: tuple[DeviceConstraint, ...]
-    alignments: tuple[Alignment, ...]
+    alignments: tuple[Aligned, ...]
 
 
 def label(claim: ResourceClaim) -> str:
@@ -198,39 +197,9 @@ class _Reader:
             answer.append(constraint)
         return answer
 
-    def alignments(self, options: Sequence[Sequence[Ask]], driver: str) -> list[Alignment]:
-        """Of the classes, then of the claim; the claim's word on the same two requests counts."""
-        found: dict[tuple[str, str], Alignment] = {}
+    def alignments(self, options: Sequence[Sequence[Ask]], driver: str) -> list[Aligned]:
         classes = {ask.device_class.metadata.name: ask.device_class for asks in options for ask in asks}
-        for name, device_class in sorted(classes.items()):
-            for class_config in device_class.spec.config:
-                if class_config.opaque is not None and class_config.opaque.driver == driver:
-                    one = self._configured(f'DeviceClass "{name}"', bytes(class_config.opaque.parameters))
-                    if not isinstance(one, Alignment) or one.pairs is None:
-                        continue
-                    if {one.pairs.gpus, one.pairs.nics} <= self._names:
-                        found[one.pairs.gpus, one.pairs.nics] = one
-        for number, config in enumerate(self._claim.spec.devices.config):
-            if config.opaque is not None and config.opaque.driver == driver:
-                subject = f"config {number}"
-                one = self._configured(subject, bytes(config.opaque.parameters))
-                if not isinstance(one, Alignment) or one.pairs is None:
-                    continue
-                for name in (one.pairs.gpus, one.pairs.nics):
-                    if name not in self._names:
-                        raise self.refused(subject, f"pairs: there is no request {name!r}")
-                found[one.pairs.gpus, one.pairs.nics] = one
-        for main in sorted(self._mains):
-            names = [name for pair in found for name in pair if name.split("/")[0] == main]
-            # Two alignments may name two subrequests, of which only one is chosen.
-            if len(names) > 1 and (main in names or len(set(names)) < len(names)):
-                raise self.refused(
-                    f'request "{main}"', "is in two alignments", unsupported="request in two alignments"
-                )
-        return list(found.values())
-
-    def _configured(self, subject: str, parameters: bytes) -> UserConfig:
         try:
-            return decode_user(parameters)
-        except ConfigError as error:
-            raise self.refused(subject, str(error)) from error
+            return alignments(self._claim, classes.values(), self._names, driver)
+        except Misaligned as error:
+            raise self.refused(error.subject, error.detail, unsupported=error.unsupported) from error

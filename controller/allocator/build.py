@@ -8,9 +8,9 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Final
 
 from controller.allocator import quantity
+from controller.allocator.alignments import Aligned
 from controller.allocator.asks import Ask, ParsedClaim
 from controller.allocator.candidates import Candidates, Taken, wanted
 from controller.allocator.capacity import Requests, Share, share
@@ -28,13 +28,9 @@ from controller.allocator.problem import (
     whole_numbers,
 )
 from controller.allocator.stranding import Stranding
-from controller.allocator.traits import Counter, Near, consumption, pool_of, signatures, traits, values
-from driver.config import Alignment
+from controller.allocator.traits import Counter, Near, consumption, pool_of, signatures, values
 from driver.devices import Tier
 from driver.kube.objects import DeviceConstraint
-from driver.names import TYPE_GPU, TYPE_MIG, TYPE_NIC, TYPE_VF
-
-_SIDES: Final = {TYPE_GPU: "gpu", TYPE_MIG: "gpu", TYPE_NIC: "nic", TYPE_VF: "nic"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +63,9 @@ class Builder:
         chosen: Sequence[Chosen],
         free: Collection[int] = (),
         near: Near | None = None,
-        pair_claims: bool = False,
     ) -> Problem:
         """The problem of meeting all `chosen` at once; demands stand in their order. No constraint
-        holds for those in `free`, nor does the capacity of their last device. GPUs should be `near`;
-        with `pair_claims` also those of one claim the NICs of another.
+        holds for those in `free`, nor does the capacity of their last device. GPUs should be `near`.
         """
         several = len(claims) > 1
         constraints: list[tuple[str, DeviceConstraint, tuple[int, ...]]] = []
@@ -109,9 +103,6 @@ class Builder:
                     for i in who:
                         kept = {k: n for k, n in demands[i].kinds.items() if k in having[attribute]}
                         demands[i] = replace(demands[i], kinds=kept)
-        pairings = tuple(_pairings(claims, chosen))
-        if pair_claims and not pairings:
-            pairings = tuple(self._across(chosen, demands))
         return Problem(
             kinds=kinds,
             demands=demands,
@@ -122,7 +113,7 @@ class Builder:
                 *self._capacity_budgets(kinds, demands, chosen, free),
                 *_admin_budgets(kinds, demands),
             ),
-            pairings=pairings,
+            pairings=tuple(_pairings(claims, chosen)),
             covers=tuple(self._covers(claims, chosen, kinds, demands)),
         )
 
@@ -217,26 +208,6 @@ class Builder:
                 budgets.append(Budget(f"counter {name} of {counter_set}", limit, weights, once, unit))
         return budgets
 
-    def _across(self, chosen: Sequence[Chosen], demands: Sequence[Demand]) -> Iterable[Pairing]:
-        """The GPUs of one claim and the NICs of another, where a pod has one such request of each and nobody
-        has said what pairs with what: as near as can be, however far that is.
-        """
-        types = traits(self._node).types
-        found: dict[str, list[int]] = {"gpu": [], "nic": []}
-        for index, one in enumerate(chosen):
-            if not one.ask.admin:
-                kinds = {_SIDES.get(types[device]) for device in one.found.free}
-                side = kinds.pop() if len(kinds) == 1 else None
-                if side is not None:
-                    found[side].append(index)
-        if len(found["gpu"]) != 1 or len(found["nic"]) != 1:
-            return
-        gpus, nics = found["gpu"][0], found["nic"][0]
-        counts = {demands[gpus].count, demands[nics].count}
-        if chosen[gpus].ask.claim != chosen[nics].ask.claim and (len(counts) == 1 or 1 in counts):
-            names = chosen[gpus].ask.request, chosen[nics].ask.request
-            yield Pairing(f"pairs {names[0]}+{names[1]}", gpus, nics, {level: level for level in Tier})
-
     def _covers(
         self,
         claims: Sequence[ParsedClaim],
@@ -322,16 +293,16 @@ def _pairings(claims: Sequence[ParsedClaim], chosen: Sequence[Chosen]) -> Iterab
             if c.ask.claim == claim.index
             for name in (c.ask.main, c.ask.request)
         }
-        for alignment in claim.alignments:
-            pairs = alignment.pairs
-            gpus, nics = (asks.get(pairs.gpus), asks.get(pairs.nics)) if pairs else (None, None)
-            if pairs is not None and gpus is not None and nics is not None:
+        for aligned in claim.alignments:
+            pairs = aligned.pairs
+            gpus, nics = asks.get(pairs.gpus), asks.get(pairs.nics)
+            if gpus is not None and nics is not None:
                 prefix = f"{claim.name}: " if len(claims) > 1 else ""
                 label = f"{prefix}pairs {pairs.gpus}+{pairs.nics}"
-                yield Pairing(label, gpus, nics, ranks(alignment))
+                yield Pairing(label, gpus, nics, ranks(aligned), aligned.required_by)
 
 
-def ranks(alignment: Alignment) -> Mapping[Tier, int]:
+def ranks(aligned: Aligned) -> Mapping[Tier, int]:
     """Preferred tiers in their order, then the others from near to far; none beyond what is required."""
-    order = (*alignment.prefer, *(t for t in Tier if t not in alignment.prefer))
-    return {level: rank for rank, level in enumerate(t for t in order if t <= alignment.require)}
+    order = (*aligned.prefer, *(t for t in Tier if t not in aligned.prefer))
+    return {level: rank for rank, level in enumerate(t for t in order if t <= aligned.require)}

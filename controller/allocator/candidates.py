@@ -36,11 +36,13 @@ class Options:
         managed_only: take only devices that carry that taint (the live controller); otherwise any, also
             other drivers'.
         steps: how far the search may go before it gives up.
+        mating_steps: how far it may go for pairs that nobody asked for, before it does without.
     """
 
     driver: str = DRIVER_NAME
     managed_only: bool = True
     steps: int = 5_000
+    mating_steps: int = 64
 
 
 @dataclass(frozen=True, slots=True)

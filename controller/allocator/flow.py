@@ -9,7 +9,8 @@ from __future__ import annotations
 import heapq
 from typing import Final
 
-_FAR: Final = 1 << 62
+_FAR: Final = 1 << 256
+"""Farther than any node: costs grow with the fifth power of the number of pairs (`pairing.rank_cost`)."""
 
 
 class Network:

@@ -57,6 +57,8 @@ class Narrowing:
             first, others = answer.pairings[0], len(answer.pairings) - 1
             label = f"{first.label} and {others} like it" if others else first.label
             detail = f"only {answer.pairs} of {answer.wanted} at {first.worst.name} or better"
+            if first.required_by:
+                detail += f", which {first.required_by} requires"
             self.blamed(node, label, detail)
             return None
         return answer

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from controller.allocator.flow import Network
 from controller.allocator.problem import KindPair, Pairing, Problem, Steps, pair_tier
 from controller.allocator.weights import CONTENDED, RANK
 from driver.devices import Tier
+
+_PASSED: Final = 8
+"""So many combinations that a bound rules out count as one step: there can be millions of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +133,16 @@ def _uneven(
     low, high = want_many // want_few, -(-want_many // want_few)
     order = [kind for kind in few if any((other, kind) in costs for other in many)]
     best: Paired | None = None
-    most = 0
+    most = passed = 0
     for chosen in _choices(order, few, want_few):
-        if any(chosen.get(kind, 0) < count for kind, count in floors[1].items()):
-            continue
-        bound = _bound(costs, many, chosen, want_many)
-        if best is not None and bound is not None and bound >= best.cost:
-            continue
+        bound = _bound(costs, many, chosen, want_many) if best is not None else None
+        if any(chosen.get(kind, 0) < count for kind, count in floors[1].items()) or (
+            best is not None and bound is not None and bound >= best.cost
+        ):
+            passed += 1
+            if passed % _PASSED or steps.take():
+                continue
+            break
         if not steps.take():
             break
         answer = _serve(problem, costs, many, chosen, floors[0], used, (want_many, low, high))

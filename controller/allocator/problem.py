@@ -98,12 +98,14 @@ class Pairing:
 
     Attributes:
         ranks: how good a tier is, 0 the best; a tier that is missing must not be.
+        required_by: who rules tiers out, where it is not the claim itself.
     """
 
     label: str
     gpus: int
     nics: int
     ranks: Mapping[Tier, int]
+    required_by: str = ""
 
     @property
     def worst(self) -> Tier:
@@ -113,7 +115,12 @@ class Pairing:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One question. `budgets` leaves out the kinds' own counts and what `distincts` say."""
+    """One question. `budgets` leaves out the kinds' own counts and what `distincts` say.
+
+    Attributes:
+        parts: by demand, the one that it is a part of. Such a demand comes after all others; it has taken
+            over some of the other's count, so that each can have a pairing of its own.
+    """
 
     kinds: Sequence[Kind]
     demands: Sequence[Demand]
@@ -122,6 +129,7 @@ class Problem:
     budgets: Sequence[Budget] = ()
     pairings: Sequence[Pairing] = ()
     covers: Sequence[Cover] = ()
+    parts: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

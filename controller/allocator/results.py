@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from controller.allocator.asks import Ask, ParsedClaim, label
 from controller.allocator.build import Chosen
 from controller.allocator.capacity import share
+from controller.allocator.mates import whole
 from controller.allocator.model import DeviceId, NodeDevices, PoolDevice
 from controller.allocator.problem import Problem, Solution, Use, pair_tier
 from controller.allocator.traits import rail_of
@@ -46,7 +47,7 @@ def claim_allocations(
                 results.append(_result(claim, ask, node.devices[index]))
         claim_pairs = []
         for pairing, found in zip(problem.pairings, pairs, strict=True):
-            if pairing.gpus in mine:
+            if whole(problem, pairing.gpus) in mine:
                 for gpu_index, nic_index, (gpu_kind, nic_kind) in found:
                     gpu, nic = node.devices[gpu_index], node.devices[nic_index]
                     rails = {rail_of(gpu), rail_of(nic)}
@@ -130,6 +131,8 @@ def _devices(problem: Problem, solution: Solution) -> tuple[list[list[int]], lis
     for demand in range(len(devices)):
         if demand not in paired:
             devices[demand].sort()
+    for part, of in problem.parts.items():
+        devices[of] += devices[part]
     return devices, pairs
 
 

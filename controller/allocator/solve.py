@@ -14,11 +14,13 @@ from controller.allocator.capacity import Amounts
 from controller.allocator.cel import CelCache
 from controller.allocator.first_fit import Broken, FirstFit
 from controller.allocator.limits import Limit, listed
+from controller.allocator.mates import among, mated
 from controller.allocator.model import DeviceId, NodeDevices
 from controller.allocator.problem import Infeasible, Problem, Solution, Steps
 from controller.allocator.results import claim_allocations
 from controller.allocator.search import solve
 from controller.allocator.shortage import Shortage, explain, short_of
+from controller.allocator.sides import aligned_sides
 from controller.allocator.traits import Near, traits
 from controller.allocator.verdict import Allocation, Refusal
 from controller.allocator.weights import split
@@ -93,6 +95,7 @@ class _Attempt:
         self._filter = Filter(node, taken, options, cel, limits)
         self._builder = Builder(node, taken, limits)
         self._steps = Steps(options.steps)
+        self._mating_steps = options.mating_steps
         self._end: Refusal | _DeadEnd = Refusal("", "claims", "claims: none was given")
 
     def run(self) -> Allocation | Refusal:
@@ -140,12 +143,15 @@ class _Attempt:
                 apart = apart or len({of_kind[k] for k in of_kind if solution.uses.get((index, k))}) > 1
         if not apart:
             return problem, solution
+        sided = aligned_sides(self._claims, chosen, self._node)
+        if isinstance(sided, Refusal):
+            return problem, solution
         answers: list[tuple[int, int, int, Problem, Solution]] = []
+        mating = Steps(self._mating_steps)
         for place in list(places)[:_PLACES]:
-            nearer = self._builder.build(self._claims, chosen, near=place, pair_claims=True)
-            found = solve(nearer, self._steps)
-            if isinstance(found, Solution):
-                answers.append((found.rank_cost, found.cost, len(answers), nearer, found))
+            found = self._best(sided, mating, place)
+            if not isinstance(found, _DeadEnd) and found[1].rank_cost <= solution.rank_cost:
+                answers.append((found[1].rank_cost, found[1].cost, len(answers), *found))
         if not answers:
             return problem, solution
         *_, problem, solution = min(answers, key=lambda answer: answer[:3])
@@ -197,7 +203,7 @@ class _Attempt:
         whole branch.
         """
         chosen = self._order(fixed)
-        outcome = self._solve(chosen)
+        outcome = self._solve(chosen, mate=not flexible)
         if isinstance(outcome, Refusal | _DeadEnd):
             # Of several dead ends the last and least demanding one is told.
             self._end = outcome
@@ -218,22 +224,46 @@ class _Attempt:
         ordered = sorted(asks, key=lambda ask: (ask.claim, place[ask.claim, ask.main]))
         return [Chosen(ask, self._filter.candidates(ask, self._claims[ask.claim].name)) for ask in ordered]
 
-    def _solve(self, chosen: Sequence[Chosen]) -> tuple[Problem, Solution] | Refusal | _DeadEnd:
-        for one in chosen:
+    def _solve(
+        self, chosen: Sequence[Chosen], *, mate: bool = True
+    ) -> tuple[Problem, Solution] | Refusal | _DeadEnd:
+        sided = aligned_sides(self._claims, chosen, self._node)
+        if isinstance(sided, Refusal):
+            return sided
+        for one in sided:
             count = wanted(one.ask, one.found)
             if not count or len(one.found.free) < count:
                 limit = self._limits.get(one.ask.claim)
                 return short_of(one.ask, one.found, self._claims[one.ask.claim].name, limit)
         for claim in self._claims:
-            total = sum(wanted(c.ask, c.found) for c in chosen if c.ask.claim == claim.index)
+            total = sum(wanted(c.ask, c.found) for c in sided if c.ask.claim == claim.index)
             if total > MAX_RESULTS:
                 message = f"claim: wants {total} devices; a claim can hold {MAX_RESULTS} at most"
                 return Refusal(claim=claim.name, subject="claim", message=message)
-        problem = self._builder.build(self._claims, chosen, pair_claims=len(self._claims) > 1)
-        solution = solve(problem, self._steps)
+        return self._best(sided, Steps(self._mating_steps) if mate else None)
+
+    def _best(
+        self, chosen: Sequence[Chosen], mating: Steps | None, near: Near | None = None
+    ) -> tuple[Problem, Solution] | _DeadEnd:
+        """The best solution, with pairs that nobody asked for if there are steps for `mating`. Where they are
+        hard to find, it is one without them whose devices are paired afterwards: they never decide whether
+        there is one.
+        """
+        asked = self._builder.build(self._claims, chosen, near=near)
+        problem = mated(asked, self._claims, chosen, self._node) if mating is not None else None
+        if problem is not None and mating is not None:
+            paired = solve(problem, mating)
+            if isinstance(paired, Solution):
+                return problem, paired
+        solution = solve(asked, self._steps)
         if isinstance(solution, Infeasible):
-            return _DeadEnd(solution, problem, chosen)
-        return problem, solution
+            return _DeadEnd(solution, asked, chosen)
+        if problem is not None:
+            settled = among(problem, solution)
+            paired = solve(settled, Steps(self._mating_steps))
+            if isinstance(paired, Solution):
+                return settled, paired
+        return asked, solution
 
     def _refusal(self, end: Refusal | _DeadEnd) -> Refusal:
         if isinstance(end, Refusal):

@@ -53,9 +53,11 @@ class Part:
     candidates: tuple[Device, ...]
     count: int
     matching: tuple[Device, ...] = ()  # where all of them are wanted
+    yields: tuple[Device, ...] = ()  # free or not
 
 
-Placement = Mapping[tuple[int, str], tuple[str, ...]]
+Names = tuple[str, ...]
+Placement = Mapping[tuple[int, str], Names]
 """Device names by claim and request."""
 
 
@@ -137,7 +139,7 @@ def ways(case: Case, matcher: Matcher) -> list[list[Part]]:
                 )
                 everything = tuple(matching) if wish.allocation_mode == "All" else ()
                 count = len(matching) if wish.allocation_mode == "All" else wish.count
-                parts.append(Part(index, name, request.name, free, count, everything))
+                parts.append(Part(index, name, request.name, free, count, everything, tuple(matching)))
             options.append(parts)
     return options
 
@@ -320,13 +322,25 @@ class Wanted:
     ranks: Mapping[str, int]
 
 
-def alignments(case: Case, parts: Sequence[Part], placement: Placement) -> list[Wanted]:
-    """The claims' Alignments as far as both requests are among the parts. Where there are none, the one
-    request for GPUs and the one for NICs of two claims pair as near as they can.
+def alignments(
+    case: Case,
+    parts: Sequence[Part],
+    placement: Placement,
+    deal: Mapping[tuple[int, str], Names] | None = None,
+) -> list[Wanted]:
+    """The claims' Alignments as far as both requests are among the parts, and the pairs of what is left,
+    which are to be as near as can be. `deal`: another order of the devices of a request with several mates,
+    each of which has a share of them.
     """
     answer = []
+    left = dict(enumerate(parts))
     for index, claim in enumerate(case.claims):
-        names = {name: part for part in parts if part.claim == index for name in (part.main, part.name)}
+        names = {
+            name: number
+            for number, part in enumerate(parts)
+            if part.claim == index
+            for name in (part.main, part.name)
+        }
         for config in claim.spec.devices.config:
             document = msgspec.json.decode(config.opaque.parameters) if config.opaque else {}
             if document.get("kind") != "Alignment":
@@ -338,23 +352,89 @@ def alignments(case: Case, parts: Sequence[Part], placement: Placement) -> list[
             order += [t for t in TIERS if t not in order]
             allowed = TIERS[: TIERS.index(document.get("require", "SYS")) + 1]
             ranks = {name: rank for rank, name in enumerate(t for t in order if t in allowed)}
-            answer.append(Wanted(placement[index, gpus.name], placement[index, nics.name], ranks))
-    return answer or across(parts, placement)
-
-
-def across(parts: Sequence[Part], placement: Placement) -> list[Wanted]:
-    sides: dict[str, list[Part]] = {"gpu": [], "vf": []}
-    for part in parts:
-        kinds = {one.attributes["type"].string for one in part.candidates}
-        if len(kinds) == 1:
-            sides[str(kinds.pop())].append(part)
-    if len(sides["gpu"]) != 1 or len(sides["vf"]) != 1:
-        return []
-    gpus, nics = sides["gpu"][0], sides["vf"][0]
-    if gpus.claim == nics.claim or (gpus.count != nics.count and 1 not in (gpus.count, nics.count)):
-        return []
+            devices = [placement[index, left.pop(number).name] for number in (gpus, nics)]
+            answer.append(Wanted(devices[0], devices[1], ranks))
     ranks = {name: rank for rank, name in enumerate(TIERS)}
-    return [Wanted(placement[gpus.claim, gpus.name], placement[nics.claim, nics.name], ranks)]
+    placed = {**placement, **(deal or {})}
+    for gpu, nic, share in by_default(case, left):
+        sides = [placed[part.claim, part.name] for part in (gpu, nic)]
+        if share is not None:
+            side, start, size = share
+            sides[side] = sides[side][start : start + size]
+        answer.append(Wanted(sides[0], sides[1], ranks))
+    return answer
+
+
+def by_default(case: Case, left: dict[int, Part]) -> Iterator[tuple[Part, Part, tuple[int, int, int] | None]]:
+    """The mates among requests that no Alignment names, as docs/placement.md has it; with each the share that
+    the larger has for the other, where it has several: its side, the first and the number of its devices.
+    """
+    side = {
+        number: "gpu" if kinds == {"gpu"} else "nic"
+        for number, part in left.items()
+        if len(kinds := {str(d.attributes["type"].string) for d in part.yields}) == 1
+    }
+
+    def of(kind: str, numbers: Sequence[int]) -> list[int]:
+        return [number for number in numbers if side.get(number) == kind]
+
+    for index, claim in enumerate(case.claims):
+        for rule in claim.spec.devices.constraints:
+            if rule.match_attribute and rule.requests:
+                mine = [
+                    number
+                    for number, part in left.items()
+                    if part.claim == index and {part.main, part.name} & set(rule.requests)
+                ]
+                gpus, nics = of("gpu", mine), of("nic", mine)
+                if len(gpus) == len(nics) == 1:
+                    yield left[gpus[0]], left[nics[0]], None
+                    del side[gpus[0]], side[nics[0]]
+    for owners in [*({index} for index in range(len(case.claims))), set(range(len(case.claims)))]:
+        mine = [number for number, part in left.items() if part.claim in owners]
+        for gpu in of("gpu", mine):
+            for nic in of("nic", mine):
+                if left[gpu].count == left[nic].count:
+                    yield left[gpu], left[nic], None
+                    del side[gpu], side[nic]
+                    break
+        gpus, nics = of("gpu", mine), of("nic", mine)
+        if len(gpus) == len(nics):
+            for gpu, nic in zip(gpus, nics, strict=True):
+                yield left[gpu], left[nic], None
+                del side[gpu], side[nic]
+        elif 1 in (len(gpus), len(nics)) and gpus and nics:
+            one, many, which = (gpus[0], nics, 0) if len(gpus) == 1 else (nics[0], gpus, 1)
+            total = sum(left[number].count for number in many)
+            sizes = [Fraction(left[one].count * left[number].count, total) for number in many]
+            if all(size.denominator == 1 for size in sizes):
+                start = 0
+                for number, size in zip(many, sizes, strict=True):
+                    pair = (left[one], left[number]) if which == 0 else (left[number], left[one])
+                    yield *pair, (which, start, int(size))
+                    start += int(size)
+                for number in (one, *many):
+                    del side[number]
+
+
+def deals(case: Case, parts: Sequence[Part], placement: Placement) -> Iterator[dict[tuple[int, str], Names]]:
+    """All ways in which requests with several mates can deal their devices out."""
+    left = dict(enumerate(parts))
+    for index, claim in enumerate(case.claims):
+        for config in claim.spec.devices.config:
+            document = msgspec.json.decode(config.opaque.parameters) if config.opaque else {}
+            said = set(document.get("pairs", {}).values())
+            for number, part in list(left.items()):
+                if part.claim == index and {part.main, part.name} & said:
+                    del left[number]
+    dealt = {
+        ((gpu, nic)[share[0]].claim, (gpu, nic)[share[0]].name)
+        for gpu, nic, share in by_default(case, left)
+        if share is not None
+    }
+    orders = [[(key, order) for order in itertools.permutations(placement[key])] for key in sorted(dealt)]
+    for combination in itertools.product(*orders):
+        yield dict(combination)
 
 
 def pairings(case: Case, wanted: Wanted) -> Iterator[Counter[int]]:
@@ -381,10 +461,11 @@ def best(case: Case, matcher: Matcher) -> tuple[list[str], tuple[int, ...]] | No
     for parts in choices(case, matcher):
         found: tuple[int, ...] | None = None
         for placement in placements(case, parts):
-            options = [list(pairings(case, w)) for w in alignments(case, parts, placement)]
-            for combination in itertools.product(*options):
-                value = goodness(sum(combination, Counter()))
-                found = value if found is None or value > found else found
+            for deal in deals(case, parts, placement):
+                options = [list(pairings(case, w)) for w in alignments(case, parts, placement, deal)]
+                for combination in itertools.product(*options):
+                    value = goodness(sum(combination, Counter()))
+                    found = value if found is None or value > found else found
         if found is not None:
             return [part.name for part in parts], found
     return None

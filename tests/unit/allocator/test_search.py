@@ -19,7 +19,7 @@ from controller.allocator.verdict import Allocation, Refusal
 from driver.kube.objects import Device, DeviceAttribute, ResourceClaim
 from driver.names import DRIVER_NAME
 from tests.unit.allocator import world
-from tests.unit.allocator.checker import Case, best, first, goodness, violations
+from tests.unit.allocator.checker import Case, best, broken, choices, first, goodness, violations
 
 CEL = CelCache()
 CLASSES = world.classes()
@@ -43,7 +43,7 @@ def matches(expression: str, device: Device) -> bool:
     return meanings[expression]
 
 
-def run(case: Case, *, steps: int = 20_000) -> Allocation | Refusal:
+def run(case: Case, *, steps: int = 20_000, mating_steps: int = 1_000) -> Allocation | Refusal:
     slices = world.of_devices(case.devices, case.counters)
     node = NodeDevices.build(slices, world.node())
     taken = {DeviceId(DRIVER_NAME, "pool", name) for name in case.taken}
@@ -52,7 +52,7 @@ def run(case: Case, *, steps: int = 20_000) -> Allocation | Refusal:
         node,
         case.classes,
         taken,
-        Options(managed_only=case.managed, steps=steps),
+        Options(managed_only=case.managed, steps=steps, mating_steps=mating_steps),
         CEL,
         limits=[case.limits.get(i) for i in range(len(case.claims))],
     )
@@ -247,6 +247,70 @@ def test_claims_of_one_pod_are_as_near_to_each_other_as_can_be(
     assert isinstance(answer, Allocation) == (goal is not None)
     if isinstance(answer, Allocation) and goal is not None:
         assert goodness(_ranks(case.claims, outcome(answer)[1])) == goal[1]
+
+
+@st.composite
+def unaligned(draw: st.DrawFn) -> list[ResourceClaim]:
+    """GPUs and NICs in one claim or two, of which no Alignment says what pairs with what; perhaps one does of
+    some of them.
+    """
+    wanted = draw(
+        st.sampled_from(
+            [
+                ["gpu: gpu", "nic: nic"],
+                ["gpu: gpu x2", "nic: nic x2"],
+                ["gpu: gpu", "nic: nic x2"],
+                ["gpu: gpu x3", "nic: nic x2"],
+                ["gpu: gpu", "nic: nic", "gpu2: gpu", "nic2: nic"],
+                ["gpu: gpu", "gpu2: gpu", "nic: nic x2"],
+                ["gpu: gpu x2", "nic: nic", "nic2: nic"],
+                ["gpu: gpu x2", "nic: nic x2", "nic2: nic"],
+            ]
+        )
+    )
+    names = [request.partition(":")[0] for request in wanted]
+    some = st.lists(st.sampled_from(names), unique=True, max_size=2)
+    match = draw(st.just([]) | st.lists(st.tuples(st.sampled_from(ATTRIBUTES), some), max_size=1))
+    config = draw(st.sampled_from([[], [], [world.alignment()]]))
+    where = draw(st.integers(0, len(wanted))) if not match and not config else 0
+    parts = [part for part in (wanted[where:], wanted[:where]) if part]
+    return [
+        world.claim(part, name=f"c{number}", match=match, config=config) for number, part in enumerate(parts)
+    ]
+
+
+@settings(LAW, max_examples=250)
+@given(devices(most=8, mixed=True), unaligned(), st.sets(st.integers(0, 7), max_size=1))
+def test_pairs_that_nobody_asked_for_are_as_near_as_the_best_and_cost_no_claim_its_place(
+    found: list[Device], wanted: list[ResourceClaim], taken: set[int]
+) -> None:
+    case = make(found, wanted, taken, {})
+    answer, goal = run(case), best(case, matches)
+    assert isinstance(answer, Allocation) == (goal is not None)
+    if isinstance(answer, Allocation) and goal is not None:
+        results, pairs = outcome(answer)
+        assert violations(case, matches, results, pairs) == []
+        assert goodness(_ranks(case.claims, pairs)) == goal[1]
+
+
+@pytest.mark.parametrize("tries", [0, 1, 2])
+@LAW
+@given(found=devices(most=8, mixed=True), wanted=unaligned())
+def test_where_the_search_for_pairs_is_cut_short_the_claims_are_placed_all_the_same(
+    tries: int, found: list[Device], wanted: list[ResourceClaim]
+) -> None:
+    case = make(found, wanted, set(), {})
+    whole = run(case)
+    answer = run(case, mating_steps=tries)
+    assert isinstance(answer, Allocation) == isinstance(whole, Allocation)
+    if isinstance(answer, Allocation):
+        parts = next(iter(choices(case, matches)))
+        results, _ = outcome(answer)
+        placement = {
+            (part.claim, part.name): tuple(d for request, d in results[part.claim] if request == part.name)
+            for part in parts
+        }
+        assert broken(case, parts, placement) == []
 
 
 @LAW

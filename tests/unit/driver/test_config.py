@@ -37,7 +37,7 @@ def placement(**more: Any) -> dict[str, Any]:
 
 
 def test_what_is_not_said_is_any_tier_best_first() -> None:
-    assert decode_user(alignment()) == Alignment(RequestPair("gpu", "nic"), tuple(Tier), Tier.SYS)
+    assert decode_user(alignment()) == Alignment(RequestPair("gpu", "nic"), (), Tier.SYS)
 
 
 def test_preferences_and_the_requirement_are_taken() -> None:
