@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from controller import decision
@@ -15,6 +15,7 @@ from controller.gangs.joint import Joint
 from controller.gangs.turns import GangTurns
 from controller.ownership import Ownership
 from controller.quest import Quest
+from controller.reserved import is_closed, why_closed
 from controller.sentences import joined
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
@@ -25,6 +26,7 @@ from driver.kube.fabric import FabricNetwork, Namespace
 from driver.kube.objects import DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
 
 _ENDED = ("Succeeded", "Failed")
+_NAMED = 3
 _ABOUT_TO = (
     "the controller is about to, waits after a failed placement (see the claim's events), or does not run"
 )
@@ -75,9 +77,11 @@ def explain(state: ClusterState, key: Key, settings: PlacementSettings, cel: Cel
     names = tuple(name for _, name in pods)
     if claim.status.allocation is not None:
         node = node_of(claim.status.allocation) or "(any that its selector takes)"
-        return Explanation(
-            True, decision.describe(node, claim.status.allocation, settings.driver_name), names
-        )
+        text = decision.describe(node, claim.status.allocation, settings.driver_name)
+        closed = [user for user in state.waiting_users(key) if is_closed(claim, state.claimants[user])]
+        if closed:
+            text += f"; pods that cannot use it: {_few(closed)}: {why_closed(claim)}"
+        return Explanation(True, text, names)
     waiting = state.waiting_users(key)
     if not waiting:
         reason = "no pod waits for it: a claim is allocated when a pod that names it waits"
@@ -105,6 +109,13 @@ def explain(state: ClusterState, key: Key, settings: PlacementSettings, cel: Cel
     if choice.best is None:
         return Explanation(False, joined(choice.why_not, chooser.nearest(wish.wanted, choice)), names)
     return Explanation(False, f"node {choice.best.node} could take it now: {_ABOUT_TO}", names)
+
+
+def _few(pods: Sequence[Key]) -> str:
+    """Some of the pods' names."""
+    names = [name for _, name in pods]
+    more = ["…"] if len(names) > _NAMED else []
+    return ", ".join([*names[:_NAMED], *more])
 
 
 def _of_gang(

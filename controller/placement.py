@@ -181,9 +181,7 @@ class Placer:
             return []
         wish = self._wishes.of(pod)
         if isinstance(wish, NoWish):
-            if wish.not_ours is None or self._state.pools.left:  # in scheduler mode it is kube-scheduler's
-                return []
-            return [Tell(wish.not_ours, "Warning", "NotOurs", wish.reason)]
+            return self._passed_over(pod, wish, now)
         if not wish.wanted:
             return []
         order = rank(pod)
@@ -211,6 +209,19 @@ class Placer:
         woken_by = None if chosen.permanent else generation
         self._queue.park(key, order, now, generation=woken_by, full_at=full_at, alike=chosen.alike)
         return actions
+
+    def _passed_over(self, pod: Pod, wish: NoWish, now: float) -> list[Action]:
+        """Say why the pod is not decided about, where nobody else would."""
+        uid = pod.metadata.uid
+        if wish.not_ours is not None:
+            if self._state.pools.left:  # in scheduler mode it is kube-scheduler's
+                return []
+            return [Tell(wish.not_ours, "Warning", "NotOurs", wish.reason)]
+        if not wish.refused or self._told.get(uid, ("", 0.0))[0] == wish.reason:
+            return []
+        self._told[uid] = wish.reason, now
+        self.counts["refusals"] += 1
+        return [Tell(pod, "Warning", "Unsatisfiable", wish.reason)]
 
     def _held_in_vain(self, wish: Wish) -> Iterator[Key]:
         """Claims that pin the pod to a node where it cannot be completed, and that nobody else waits for."""

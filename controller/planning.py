@@ -28,6 +28,7 @@ from controller.gangs.joint import Joint
 from controller.gangs.membership import GangId
 from controller.gangs.turns import GangTurns
 from controller.quest import Quest
+from controller.reserved import with_consumer
 from controller.scheduler_mode import nodes_left
 from controller.sentences import joined
 from controller.settings import PlacementSettings
@@ -290,6 +291,8 @@ class _Planner:
             self._write(wish, choice.best.allocation, own=entry.own_claim is None)
         except NoAddressError as error:
             return self._planned(entry, None, str(error))
+        if entry.own_claim is None:
+            self._reserve(pod)
         return self._planned(entry, choice.best.node, None)
 
     def _place_member(self, entry: _Entry) -> PlannedPod:
@@ -320,6 +323,7 @@ class _Planner:
             try:
                 for one in places:
                     self._write(one.wish, one.allocation, own=True)
+                    self._reserve(one.wish.pod)
             except TandemError as error:
                 for claim in before:
                     self._state.apply_claim(self._state.claims[_key(claim)], claim, 0.0)
@@ -339,6 +343,11 @@ class _Planner:
         for claim, result in composed:
             status = msgspec.structs.replace(claim.status, allocation=result)
             self._state.apply_claim(claim, msgspec.structs.replace(claim, status=status), 0.0)
+
+    def _reserve(self, pod: Pod) -> None:
+        """Its claims are in use from now on, which not every number of pods can share."""
+        for claim in self._state.claims_of(pod) or ():
+            self._state.apply_claim(claim, with_consumer(claim, pod), 0.0)
 
     def _planned(
         self, entry: _Entry, node: str | None, reason: str | None, *, settled: bool = False

@@ -25,6 +25,7 @@ from controller.other_devices import OtherDevices
 from controller.pending import Assumed, Failure, Pending
 from controller.pools import Pools, pool_of
 from controller.promises import Promises
+from controller.reserved import is_closed, is_full
 from controller.unreadable import Unreadable
 from driver.kube.fabric import FabricNetwork
 from driver.kube.objects import AllocationResult, DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
@@ -194,7 +195,7 @@ class ClusterState:
         self.pending.settle(self.claims.get(key))
         if new is not None and old is not None and before is not None and uid not in self.assumed:
             self._note_failure(old, new, before)
-        self._rebook(key, uid)
+        self._rebook(key, uid, users_changed=any(one is not None and is_full(one) for one in (old, new)))
         readable = new if uid not in self.unreadable.problems else None
         self.pending.note_unreserved(key, readable, self.books.held(uid), now)
         self.touched |= self.users.get(key, set())
@@ -356,11 +357,14 @@ class ClusterState:
         for key, _ in self.claim_keys(pod):
             claim = self.claims.get(key) if key else None
             held = self.books.held(claim.metadata.uid) if claim else None
+            if claim is not None and is_closed(claim, pod):
+                pinned = None
+                break
             if held is not None and held.node is not None:
                 pinned = held.node
         self.promises.renew(pod, pinned)
 
-    def _rebook(self, key: Key, uid: str) -> None:
+    def _rebook(self, key: Key, uid: str, *, users_changed: bool = False) -> None:
         claim = self.claims.get(key)
         current = claim is not None and claim.metadata.uid == uid
         before, opened = self.books.held(uid), self.books.addresses.opened
@@ -378,7 +382,7 @@ class ClusterState:
             self.index.improved(node, devices=True)
         for node in self.others.rebooked(changed, freed):
             self.index.improved(node)
-        if before != after:
+        if before != after or users_changed:
             for pod in self._claimants.of(key):
                 self._promise(pod)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from controller.ownership import Owner, Ownership
 from controller.queue import Rank
+from controller.reserved import MOST_RESERVED, is_closed, why_closed
 from controller.state import ClusterState
 from driver.kube.objects import Pod, ResourceClaim
 
@@ -32,10 +33,17 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class NoWish:
-    """Nothing to decide for the pod now. `not_ours`: the claim that nobody but we would notice is stuck."""
+    """Nothing to decide for the pod now.
+
+    Attributes:
+        reason: why, for people.
+        not_ours: the claim that nobody but we would notice is stuck.
+        refused: the pod cannot use a claim, and nobody else would say so.
+    """
 
     reason: str
     not_ours: ResourceClaim | None = None
+    refused: bool = False
 
 
 class Wishes:
@@ -84,6 +92,11 @@ class Wishes:
                     return NoWish(f"claim {name} names a DeviceClass that is not there")
                 case Owner.OTHERS:
                     others.append(claim)
+        closed = next((claim for claim in allocated if is_closed(claim, pod)), None)
+        if closed is not None:
+            held = state.books.held(closed.metadata.uid)
+            ours = bool(wanted) or (held is not None and held.placement is not None)
+            return NoWish(why_closed(closed), refused=ours)
         if not wanted and not allocated:
             return NoWish(f"no claim of the pod is for devices of {state.driver_name}")
         return Wish(pod, tuple(wanted), tuple(allocated), tuple(others))
@@ -98,7 +111,7 @@ class Wishes:
         }
         pods = [state.claimants[key] for key in keys]
         others = [p for p in pods if p.metadata.uid != wish.pod.metadata.uid and not p.spec.scheduling_gates]
-        return sorted(others, key=rank)
+        return sorted(others, key=rank)[: MOST_RESERVED - 1]
 
     def interface_names(self, wish: Wish) -> set[str]:
         """Names that are taken in the pods which will get the new interfaces."""
