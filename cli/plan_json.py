@@ -50,4 +50,5 @@ def _claim(claim: PlannedClaim) -> dict[str, Any]:
             {"gpu": pair.gpu, "nic": pair.nic, "tier": pair.tier.name, "rail": pair.rail}
             for pair in claim.pairs
         ],
+        "notes": list(claim.notes),
     }

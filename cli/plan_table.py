@@ -44,6 +44,9 @@ def table(plan: Plan) -> str:
         console.print()
     if plan.scheduler_mode and plan.pods:
         console.print(_scheduler_mode(plan.scheduler_mode))
+    notes = [f"claim {c.name}: {note}" for pod in plan.pods for c in pod.claims for note in c.notes]
+    for note in dict.fromkeys(notes):
+        console.print(Text("note ", "yellow").append(note))
     shown = [node for node in nodes(plan) if node.changed]
     if shown:
         console.print(_nodes(shown[:_NODES_SHOWN]))

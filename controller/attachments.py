@@ -156,7 +156,10 @@ class Networks:
         for config in device_class.spec.config:
             if config.opaque is not None and config.opaque.driver == self.driver_name:
                 subject = f'DeviceClass "{device_class.metadata.name}"'
-                found = _attachment(bytes(config.opaque.parameters), subject) or found
+                asked = _attachment(bytes(config.opaque.parameters), subject)
+                if asked is not None and found is not None and asked != found:
+                    raise NetworkRefusedError(f"{subject}: has two Attachments that differ; right is one")
+                found = asked or found
         return found
 
     def _known(self, name: str, request: str, namespace: str) -> Network:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controller import decision
 from controller.allocator.cel import CelCache
@@ -19,6 +19,7 @@ from controller.reserved import is_closed, why_closed
 from controller.sentences import joined
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
+from controller.unheeded import unheeded
 from controller.validation.documents import KubeObject
 from controller.wish import NoWish, Wishes, rank
 from driver.errors import TandemError
@@ -70,6 +71,14 @@ def state_of(objects: Iterable[KubeObject], driver_name: str) -> ClusterState:
 
 def explain(state: ClusterState, key: Key, settings: PlacementSettings, cel: CelCache) -> Explanation | None:
     """What there is to say of the claim; None where there is no such claim."""
+    found = _explain(state, key, settings, cel)
+    if found is None:
+        return None
+    notes = unheeded(state.claims[key], state.classes, settings.driver_name)
+    return replace(found, text="; ".join([found.text, *(f"note: {note}" for note in notes)]))
+
+
+def _explain(state: ClusterState, key: Key, settings: PlacementSettings, cel: CelCache) -> Explanation | None:
     claim = state.claims.get(key)
     if claim is None:
         return None

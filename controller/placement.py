@@ -31,6 +31,7 @@ from controller.sentences import joined
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
 from controller.taking_back import CONTESTED, GANG_INCOMPLETE, POD_INCOMPLETE, TakingBack
+from controller.unheeded import unheeded
 from controller.wish import NoWish, Wish, Wishes, rank
 from driver.errors import RetryableError, TandemError
 from driver.kube.objects import Pod, ResourceClaim
@@ -198,17 +199,29 @@ class Placer:
             chosen = self._giving.place(wish, quest)
         except TandemError as error:
             chosen = Choice(why_not=str(error), permanent=not isinstance(error, RetryableError))
+        actions = self._not_read(wish.wanted, now)
         if isinstance(chosen, Allocate):
-            return [chosen]
+            return [chosen, *actions]
         self._taking_back.expire(self._held_in_vain(wish), POD_INCOMPLETE)
         self.counts["refusals"] += 1
         full_at = min(left_out.values(), default=_NEVER)
-        actions: list[Action] = []
         if not since:
-            actions, full_at = self._unsatisfiable(quest, chosen, now, full_at)
+            said, full_at = self._unsatisfiable(quest, chosen, now, full_at)
+            actions += said
         woken_by = None if chosen.permanent else generation
         self._queue.park(key, order, now, generation=woken_by, full_at=full_at, alike=chosen.alike)
         return actions
+
+    def _not_read(self, claims: Iterable[ResourceClaim], now: float) -> list[Action]:
+        """Say once of each claim which of its configs do nothing though they look like ours."""
+        said: list[Action] = []
+        for claim in claims:
+            uid = claim.metadata.uid
+            if uid not in self._told:
+                parts = unheeded(claim, self._state.classes, self._state.driver_name)
+                self._told[uid] = "; ".join(parts), now
+                said += [Tell(claim, "Warning", "ConfigNotRead", part) for part in parts]
+        return said
 
     def _passed_over(self, pod: Pod, wish: NoWish, now: float) -> list[Action]:
         """Say why the pod is not decided about, where nobody else would."""
@@ -279,7 +292,8 @@ class Placer:
             if not isinstance(allocated, TandemError):
                 self.counts["gang_placements"] += 1
                 self._requeue([gang])  # it may have more members than its size
-                return allocated
+                wanted = [claim for one in look for claim in one.wish.wanted]
+                return [*allocated, *self._not_read(wanted, now)]
             look = self._gangs.refused(gang, str(allocated), now)
         self.counts["gang_timeouts"] += any(tell.reason == "GangTimedOut" for tell in look.tells)
         generation = self._state.generation if look.on_change else None

@@ -34,6 +34,7 @@ from controller.sentences import joined
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
 from controller.strays import is_stray
+from controller.unheeded import unheeded
 from controller.validation.documents import KubeObject
 from controller.wish import NoWish, Wish, Wishes
 from driver.errors import InvalidObjectError, TandemError
@@ -68,12 +69,13 @@ _O = TypeVar("_O", Pod, ResourceClaim)
 
 @dataclass(frozen=True, slots=True)
 class PlannedClaim:
-    """A claim with what it would get, or has; None where it gets nothing."""
+    """A claim with what it would get, or has; None where it gets nothing. `notes`: what nobody reads."""
 
     namespace: str
     name: str
     allocation: AllocationResult | None = None
     pairs: tuple[PlacedPair, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +367,8 @@ class _Planner:
         allocation = claim.status.allocation if claim is not None else None
         held = read(allocation, self._settings.driver_name) if allocation is not None else None
         pairs = held.placement.pairs if held is not None and held.placement is not None else ()
-        return PlannedClaim(namespace, name, allocation, pairs)
+        notes = unheeded(claim, self._state.classes, self._settings.driver_name) if claim is not None else ()
+        return PlannedClaim(namespace, name, allocation, pairs, notes)
 
 
 def _named(objects: Iterable[KubeObject]) -> list[KubeObject]:
