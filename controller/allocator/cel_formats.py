@@ -7,28 +7,29 @@ lets Python functions return no optionals. The texts of faults are our own.
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Callable
 from typing import Any, Final
 
 from cel_expr_python import cel
 from google.protobuf.message import Message
 
+from controller.allocator import cel_regex
 from controller.allocator.cel_network import parse_url
 from controller.allocator.cel_values import FORMAT, make, text_of
 
+_SHOWN: Final = 64
 _LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _LABEL_1035: Final = r"[a-z]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN: Final = rf"{_LABEL}(\.{_LABEL})*"
 _NAME: Final = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _UUID: Final = r"(?i:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})"
 _BASE64: Final = r"([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{4})"
-_DATE_TIME: Final = r"(\d{4}-\d\d-\d\d)[Tt](\d\d):(\d\d):(\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)"
+_DATE_TIME: Final = cel_regex.new(r"(\d{4}-\d\d-\d\d)[Tt](\d\d):(\d\d):(\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
 
 def _like(pattern: str, most: int | None = None) -> Callable[[str], bool]:
-    compiled = re.compile(pattern)
-    return lambda text: compiled.fullmatch(text) is not None and (most is None or len(text) <= most)
+    compiled = cel_regex.new(pattern)
+    return lambda text: (most is None or len(text) <= most) and compiled.fullmatch(text) is not None
 
 
 def _prefix(whole: Callable[[str], bool]) -> Callable[[str], bool]:
@@ -36,9 +37,13 @@ def _prefix(whole: Callable[[str], bool]) -> Callable[[str], bool]:
     return lambda text: whole(f"{text[:-2]}a" if len(text) > 1 and text.endswith("-") else text)
 
 
+_is_name = _like(_NAME, 63)
+_is_subdomain = _like(_SUBDOMAIN, 253)
+
+
 def _qualified_name(text: str) -> bool:
     prefix, slash, name = text.rpartition("/")
-    return _like(_NAME, 63)(name) and (not slash or _like(_SUBDOMAIN, 253)(prefix))
+    return _is_name(name) and (not slash or _is_subdomain(prefix))
 
 
 def _parses(parse: Callable[[str], object]) -> Callable[[str], bool]:
@@ -57,7 +62,7 @@ def _date(text: str) -> object:
 
 
 def _date_time(text: str) -> bool:
-    found = re.fullmatch(_DATE_TIME, text)
+    found = _DATE_TIME.fullmatch(text)
     return found is not None and _parses(_date)(found[1]) and int(found[2]) < 24 and int(found[3]) < 60
 
 
@@ -84,7 +89,7 @@ def _named(name: str) -> list[Message]:
 
 def _faults(value: Any, text: str) -> list[list[str]]:
     name = text_of(FORMAT, value)
-    return [] if _FORMATS[name](text) else [[f"{text!r} is no {name}"]]
+    return [] if _FORMATS[name](text) else [[f"{text[:_SHOWN]!r} is no {name}"]]
 
 
 def declarations() -> list[cel.FunctionDecl]:

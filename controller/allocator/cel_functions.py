@@ -7,7 +7,7 @@ on values of ours.
 from __future__ import annotations
 
 import itertools
-import re
+import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from cel_expr_python import cel
 from google.protobuf.message import Message
 
-from controller.allocator import quantity, semver
+from controller.allocator import cel_regex, quantity, semver
 from controller.allocator.cel_values import QUANTITY, SEMVER, is_of, make, text_of
 
 
@@ -69,6 +69,14 @@ def _is_integer(value: Any) -> bool:
     return number.denominator == 1 and -(2**63) <= number < 2**63
 
 
+def _as_float(value: Any) -> float:
+    number = _number(value)
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
 def _sign(value: Any) -> int:
     number = _number(value)
     return (number > 0) - (number < 0)
@@ -101,16 +109,6 @@ def _extreme(choose: Callable[[Sequence[Any]], Any], name: str) -> Callable[[Seq
         return choose(items)
 
     return of
-
-
-def _find(text: str, pattern: str) -> str:
-    found = re.search(pattern, text)
-    return found[0] if found else ""
-
-
-def _find_all(text: str, pattern: str, most: int = -1) -> list[str]:
-    found = [match[0] for match in re.finditer(pattern, text)]
-    return found if most < 0 else found[:most]
 
 
 def _index(items: Any, item: Any, start: int = 0) -> int:
@@ -208,7 +206,7 @@ def declarations() -> list[cel.FunctionDecl]:
         function("sign", plain("sign", t.INT, [QUANTITY], _sign)),
         of("isInteger", QUANTITY, t.BOOL, _is_integer),
         of("asInteger", QUANTITY, t.INT, _as_integer),
-        of("asApproximateFloat", QUANTITY, t.DOUBLE, lambda q: float(_number(q))),
+        of("asApproximateFloat", QUANTITY, t.DOUBLE, _as_float),
         sum_like("add", _plus),
         sum_like("sub", _minus),
         of("major", SEMVER, t.INT, lambda v: _version(v).major),
@@ -220,15 +218,10 @@ def declarations() -> list[cel.FunctionDecl]:
         of("sum", items, anything, lambda xs: sum(xs)),
         of("min", items, anything, _extreme(min, "min")),
         of("max", items, anything, _extreme(max, "max")),
-        function("find", member("find", t.STRING, [t.STRING, t.STRING], _find)),
+        function("find", member("find", t.STRING, [t.STRING, t.STRING], cel_regex.find)),
         function(
             "findAll",
-            member(
-                "findAll",
-                t.List(t.STRING),
-                [t.STRING, t.STRING],
-                _find_all,
-            ),
-            member("findAll", t.List(t.STRING), [t.STRING, t.STRING, t.INT], _find_all),
+            member("findAll", t.List(t.STRING), [t.STRING, t.STRING], cel_regex.find_all),
+            member("findAll", t.List(t.STRING), [t.STRING, t.STRING, t.INT], cel_regex.find_all),
         ),
     ]
