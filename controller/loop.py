@@ -12,6 +12,7 @@ from queue import Empty
 
 from controller.actions import Action, Allocate, Outcome, Tell
 from controller.allocator.cel import CelCache
+from controller.allocator.cel_beside import BesideProcess
 from controller.binder import Binder
 from controller.health import FAILING_AFTER_SECONDS, why_dead, why_unready
 from controller.leader import LeaderElection
@@ -47,7 +48,8 @@ class Controller:
         self._view = ClusterView(client, self._state, self._inbox)
         if settings.fabric_cidr:
             self._state.networks.builtin = Network.cut(settings.fabric_cidr, settings.rail_prefix_length)
-        self._placer = Placer(self._state, settings.placement, CelCache())
+        self._beside = BesideProcess()
+        self._placer = Placer(self._state, settings.placement, CelCache(self._beside))
         self._leader = LeaderElection(
             client, settings.namespace, settings.lease_name, identity, settings.lease, clock=time.monotonic
         )
@@ -110,6 +112,7 @@ class Controller:
             self._leader.release()
             self._view.stop()
             self._events.stop()
+            self._beside.stop()
             status.stop()
 
     def stop(self) -> None:

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from controller.actions import Tell
+from controller.allocator.cel import SelectorsPendingError
 from controller.books import Duplicate
 from controller.extended import why_waits
 from controller.ownership import Ownership
@@ -66,7 +67,10 @@ def take(state: ClusterState, ownership: Ownership, counts: Counter[str]) -> Not
             )
             tells.append(Tell(claim, "Warning", "Unreadable", message))
     for pod in state.askers.take():
-        message = why_waits(pod, state.classes, ownership.owns) or ""
+        try:
+            message = why_waits(pod, state.classes, ownership.owns) or ""
+        except SelectorsPendingError:  # only for telling people
+            continue
         if message and not state.pools.left:  # nodes in scheduler mode serve it
             tells.append(Tell(pod, "Warning", "ExtendedResource", message))
     return Notices(tuple(tells), tuple(contested))

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from controller import notices
 from controller.actions import Action, Allocate, Cleared, Outcome, Tell
-from controller.allocator.cel import CelCache
+from controller.allocator.cel import TURN_STEPS, CelCache, SelectorsPendingError
 from controller.backoff import Backoff
 from controller.choice import Choice, Chooser
 from controller.gangs.book import GangBook
@@ -26,7 +26,7 @@ from controller.gangs.turns import GangTurns, Wait
 from controller.giving import Giving
 from controller.ownership import Ownership
 from controller.quest import Quest
-from controller.queue import PlacementQueue, Turn
+from controller.queue import Item, PlacementQueue, Turn
 from controller.sentences import joined
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
@@ -50,6 +50,7 @@ class Placer:
 
     def __init__(self, state: ClusterState, settings: PlacementSettings, cel: CelCache) -> None:
         self._state = state
+        self._cel = cel
         self._ownership = Ownership(settings.driver_name, cel, state.known)
         self._wishes = Wishes(state, self._ownership)
         self._chooser = Chooser(state, settings, cel)
@@ -60,6 +61,11 @@ class Placer:
         self._queue = PlacementQueue(
             sweep_seconds=settings.sweep_seconds, resync_seconds=settings.resync_seconds
         )
+        self._again: set[Key] = set()
+        """Pods to take in once more at `_again_at`: their selectors were not all evaluated."""
+        self._again_at = 0.0
+        self._paused: set[Item] = set()
+        """What used up its turn with selectors."""
         self._told: dict[str, tuple[str, float]] = {}
         self.counts: Counter[str] = Counter()
         """What happened so far, by name; for the metrics."""
@@ -87,13 +93,19 @@ class Placer:
                 self._backoff.node_gone(name)
             else:
                 self._backoff.node_changed(name)
+        self._cel.begin(TURN_STEPS)
         gangs: set[GangId] = set()
-        for key in _drained(state.touched):
+        for key in {*_drained(state.touched), *_drained(self._again)}:
             with self._isolated("taking in a change of pod", key):
-                gangs |= self._book.update(key)
-                actions += self._enqueue(key)
+                try:
+                    gangs |= self._book.update(key)
+                    actions += self._enqueue(key)
+                except SelectorsPendingError as pending:
+                    self._again.add(key)
+                    self._again_at = now + pending.seconds
         self._requeue(gangs)
         with self._isolated("noticing what others did"):
+            self._cel.begin(None)  # classes are few, and administrators'
             noticed = notices.take(state, self._ownership, self.counts)
             actions += noticed.tells
             taking_back.expire(noticed.contested, CONTESTED)
@@ -106,13 +118,28 @@ class Placer:
             for action in self._taking_back.take(now):
                 actions.append(action)  # noqa: PERF402  # what comes before a bug counts
         turn = self._queue.pop(now, self._state.generation)
+        self._resume()
         if turn is None:
             return actions
+        self._cel.begin(TURN_STEPS)
         try:
             return actions + self._try(turn, now)
+        except SelectorsPendingError as pending:
+            if pending.seconds:
+                self._queue.park(turn.item, turn.rank, now, generation=None, full_at=now + pending.seconds)
+            else:
+                self._paused.add(turn.item)
+            return actions
         except Exception as error:  # of this one; the others have their turns all the same
             log.exception("deciding about %s", turn.item)
             return actions + self._broken(turn, error, now)
+
+    def _resume(self) -> None:
+        """What used up its turn is looked at again, now that another has had one."""
+        paused = _drained(self._paused)
+        self._again.update(item for item in paused if not isinstance(item, GangId))
+        self._again_at = 0.0 if paused else self._again_at
+        self._requeue(item for item in paused if isinstance(item, GangId))
 
     def lead(self, now: float) -> None:
         """Decide from now on: after a start, or a time without the lead."""
@@ -120,7 +147,10 @@ class Placer:
 
     def next_due(self) -> float | None:
         """When `step` may have something to do though nothing changes; None: never."""
-        due = (self._taking_back.next_due(), self._queue.next_due(self._state.generation))
+        if self._paused:
+            return 0.0
+        again = self._again_at if self._again else None
+        due = (again, self._taking_back.next_due(), self._queue.next_due(self._state.generation))
         return min((at for at in due if at is not None), default=None)
 
     def outcome(self, outcome: Outcome, now: float) -> list[Action]:
@@ -197,6 +227,8 @@ class Placer:
         quest = Quest(pod, wish.wanted, wish.allocated, sharers, left_out, tried, since, others=wish.others)
         try:
             chosen = self._giving.place(wish, quest)
+        except SelectorsPendingError:
+            raise
         except TandemError as error:
             chosen = Choice(why_not=str(error), permanent=not isinstance(error, RetryableError))
         actions = self._not_read(wish.wanted, now)
@@ -256,8 +288,8 @@ class Placer:
         if self._chooser.left_to_scheduler(quest):
             self._told[uid] = ("", now)
             return [], full_at
-        self._told[uid] = (choice.why_not, now)
         message = joined(choice.why_not, self._chooser.nearest(quest.wanted, choice))
+        self._told[uid] = (choice.why_not, now)
         objects: list[ResourceClaim | Pod] = [*quest.wanted, quest.pod]
         return [Tell(each, "Warning", "Unsatisfiable", message) for each in objects], full_at
 

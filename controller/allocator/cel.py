@@ -1,39 +1,41 @@
-"""The one CEL adapter: Kubernetes' device selectors over cel-expr-python.
+"""Verdicts of selectors on devices: kept, within a budget, and where they may take long from another process.
 
-The environment is Kubernetes': `device.driver`, `device.attributes["domain"].name`,
-`device.capacity["domain"].name` (a quantity), `device.allowMultipleAllocations`. An unknown domain is an
-empty map, an unknown name is an error. Missing of Kubernetes' functions is ``includes``, which comes with
-list attributes and is off by default: a claim that uses it is told so. Lists of mixed literals (``[1, "a"]``)
-are taken, though Kubernetes refuses them.
+An expression is compiled once; a verdict is kept by expression and content of the device. All that is kept
+is bounded, for tenants write as many expressions as they like.
 
-An expression is compiled once; a verdict is kept by expression and content of the device.
+Kubernetes bounds a selector by its cost. What costs it little may still take our runtime long, so each
+evaluation has a bound in steps (`cel_program.Program.steps`), and so has a turn of the deciding loop. A turn
+that has used up its steps ends with `SelectorsPendingError`; what it evaluated is kept, so the next turn gets
+further.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Final, Protocol
 
-from cel_expr_python import cel
-from cel_expr_python.ext import ext_bindings, ext_optional, ext_strings
-
-from controller.allocator import cel_formats, cel_functions, cel_network
-from controller.allocator.cel_functions import quantity_value, semver_value
-from controller.allocator.cel_syntax import rewritten, too_costly, with_free_numbers
-from controller.allocator.cel_values import QUANTITY
+from controller.allocator.cel_program import Compiler, Content, Program, Verdict, evaluate
+from controller.allocator.kept import Kept
 from controller.allocator.model import NodeDevices, PoolDevice
-from driver.errors import PermanentError
-from driver.kube.objects import DeviceAttribute
+from driver.errors import PermanentError, RetryableError
 
-Verdict = bool | str
-"""Does the device match; a text is why it cannot be told."""
-
-_EXTENSIONS: Final = "extensions: [{name: sets}, {name: two-var-comprehensions}, {name: lists}]"
-_STRINGS: Final = 2
-"""Kubernetes' version of the extension: with the next one texts could be reversed."""
-_NUMBERS: Final = re.compile(r"'_[<>]=?_' applied to '\((?:u?int|double), (?:u?int|double)\)'")
-_KEPT_VERDICTS: Final = 500_000
+TURN_STEPS: Final = 7_000
+"""Of one turn of the deciding loop: 50 ms at worst."""
+_STEPS_A_BYTE: Final = 3
+"""Of compiling."""
+_LONG: Final = TURN_STEPS // _STEPS_A_BYTE
+"""Bytes of an expression that takes more than a turn to compile."""
+_KEPT_BYTES: Final = 256 * 1024
+"""Of the text of compiled expressions; what is compiled of it takes a hundred times as much."""
+_KEPT_VERDICTS: Final = 400_000
+_KEPT_COLUMNS: Final = 2_000_000
+"""Verdicts by node."""
+_SMALL_COLUMN: Final = 16
+"""A column that another node has as well counts as so many verdicts."""
+_TEXT: Final = 40
+"""A text for a verdict counts as so many."""
+_BESIDE_SECONDS: Final = 0.02
 
 
 class SelectorError(PermanentError):
@@ -45,154 +47,132 @@ class SelectorError(PermanentError):
         self.detail = detail
 
 
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    program: Any  # cel.Expression
-    error: str = ""
+class SelectorsPendingError(RetryableError):
+    """Selectors are still being evaluated: ask again after `seconds`. What was evaluated is kept."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("selectors are still being evaluated on the devices")
+        self.seconds = seconds
+
+
+class Beside(Protocol):
+    """Evaluates what may take long, elsewhere."""
+
+    def verdicts(self, expression: str, contents: Sequence[Content]) -> Sequence[Verdict | None] | Program:
+        """What is known by now, in their order; None: not yet. A program where it does not compile."""
 
 
 class CelCache:
     """Compiled expressions and verdicts. Not for several threads at once."""
 
-    def __init__(self) -> None:
-        t = cel.Type
-        self._environment = cel.NewEnv(
-            config=cel.NewEnvConfigFromYaml(_EXTENSIONS),
-            variables={
-                "device.driver": t.STRING,
-                "device.attributes": t.Map(t.STRING, t.Map(t.STRING, t.DYN)),
-                "device.capacity": t.Map(t.STRING, t.Map(t.STRING, QUANTITY)),
-                "device.allowMultipleAllocations": t.BOOL,
-            },
-            extensions=[
-                ext_optional.ExtOptional(),
-                ext_strings.ExtStrings(_STRINGS),
-                ext_bindings.ExtBindings(),
-            ],
-            functions=[
-                *cel_functions.declarations(),
-                *cel_network.declarations(),
-                *cel_formats.declarations(),
-            ],
-        )
-        self._environment.compile("true")  # a declaration that clashes shows only now
-        self._programs: dict[str, _Compiled] = {}
-        self._verdicts: dict[tuple[str, bytes], Verdict] = {}
+    def __init__(self, beside: Beside | None = None) -> None:
+        """`beside`: evaluates what may take longer than a turn; None: so does the caller's thread."""
+        self._compiler = Compiler()
+        self._beside = beside
+        self._left: int | None = None
+        self._spent = False
+        self._programs: Kept[str, Program] = Kept(_KEPT_BYTES)
+        self._verdicts: Kept[tuple[str, bytes], Verdict] = Kept(_KEPT_VERDICTS)
+        self._columns: Kept[tuple[int, str], dict[str, tuple[Verdict, ...]]] = Kept(_KEPT_COLUMNS)
+        self._alike: Kept[tuple[Verdict, ...], tuple[Verdict, ...]] = Kept(_KEPT_COLUMNS)
 
-    def check(self, expression: str) -> None:
+    def begin(self, steps: int | None) -> None:
+        """A new turn, which may spend so many steps on selectors; None: as many as it likes."""
+        self._left = steps
+        self._spent = False
+
+    def check(self, expression: str) -> Program:
         """Compile.
 
         Raises:
             SelectorError: it does not compile, or does not say true or false.
+            SelectorsPendingError: the turn has no steps left.
         """
-        compiled = self._compile(expression)
-        if compiled.error:
-            raise SelectorError(expression, compiled.error)
+        program = self._programs.get(expression)
+        if program is None:
+            size = len(expression.encode())
+            self._spend(size * _STEPS_A_BYTE)
+            program = self._compiler.compile(expression)
+            self._programs.put(expression, program, size + 64)
+        if program.error:
+            raise SelectorError(expression, program.error)
+        return program
 
     def select(self, node: NodeDevices, expression: str) -> tuple[Verdict, ...]:
         """The verdict on each of the node's devices, in their order.
 
         Raises:
             SelectorError: the expression does not compile.
+            SelectorsPendingError: not all verdicts are there yet.
         """
-        self.check(expression)
-        return node.derived(
-            ("cel", expression), lambda: tuple(self._verdict(expression, d) for d in node.devices)
-        )
+        columns: dict[str, tuple[Verdict, ...]] = node.derived("cel", dict)
+        column = columns.get(expression)
+        if column is None:
+            column, weight = self._shared(self._evaluated(node.devices, expression))
+            columns[expression] = column
+            for (_, before), of_node in self._columns.put((id(columns), expression), columns, weight):
+                of_node.pop(before, None)
+        return column
 
-    def _verdict(self, expression: str, device: PoolDevice) -> Verdict:
-        key = (expression, device.content)
-        verdict = self._verdicts.get(key)
-        if verdict is None:
-            if len(self._verdicts) >= _KEPT_VERDICTS:
-                self._verdicts.clear()
-            verdict = self._verdicts[key] = self._evaluate(expression, device)
-        return verdict
+    def _evaluated(self, devices: Sequence[PoolDevice], expression: str) -> tuple[Verdict, ...]:
+        beside = self._beside if self._takes_long(expression) else None
+        verdicts: dict[bytes, Verdict] = {}
+        missing: dict[bytes, PoolDevice] = {}
+        seen = [blake2b(device.content, digest_size=16).digest() for device in devices]
+        for digest, device in zip(seen, devices, strict=True):
+            verdict = verdicts.get(digest)
+            if verdict is None:
+                verdict = self._verdicts.get((expression, digest))
+            if verdict is None and beside is not None:
+                missing[digest] = device
+                continue
+            if verdict is None:
+                program = self.check(expression)
+                self._spend(program.steps)
+                verdict = evaluate(program, _content(device))
+                self._keep(expression, digest, verdict)
+            verdicts[digest] = verdict
+        if beside is not None and missing:
+            contents = [_content(device) for device in missing.values()]
+            answer = beside.verdicts(expression, contents)
+            if isinstance(answer, Program):
+                raise SelectorError(expression, answer.error)
+            for digest, verdict in zip(missing, answer, strict=True):
+                if verdict is not None:
+                    verdicts[digest] = verdict
+                    self._keep(expression, digest, verdict)
+            if len(verdicts) < len(set(seen)):
+                raise SelectorsPendingError(_BESIDE_SECONDS)
+        return tuple(verdicts[digest] for digest in seen)
 
-    def _evaluate(self, expression: str, device: PoolDevice) -> Verdict:
-        try:
-            answer = self._compile(expression).program.eval(data=_data(device))
-            kind, value = answer.type(), answer.value()
-        except Exception as error:  # the binding raises bare RuntimeErrors and what our functions raise
-            return str(error)
-        if kind == cel.Type.ERROR:
-            return str(value)
-        return value if isinstance(value, bool) else f"is {value!r}, not true or false"
+    def _takes_long(self, expression: str) -> bool:
+        """One evaluation could, or compiling."""
+        if self._beside is None:
+            return False
+        return len(expression.encode()) > _LONG or self.check(expression).steps > TURN_STEPS
 
-    def _compile(self, expression: str) -> _Compiled:
-        compiled = self._programs.get(expression)
-        if compiled is None:
-            compiled = self._programs[expression] = self._compile_new(expression)
-        return compiled
+    def _spend(self, steps: int) -> None:
+        """The first thing in a turn is done whatever it costs, so that every turn gets further."""
+        if self._left is None:
+            return
+        if steps > self._left and self._spent:
+            raise SelectorsPendingError(0.0)
+        self._left -= steps
+        self._spent = True
 
-    def _compile_new(self, expression: str) -> _Compiled:
-        costly = too_costly(expression)
-        if costly:
-            return _Compiled(None, costly)
-        text = rewritten(expression)
-        try:
-            program = self._environment.compile(text)
-        except Exception as error:  # the binding raises bare RuntimeErrors
-            program = self._with_free_numbers(text) if _NUMBERS.search(str(error)) else None
-            if program is None:
-                return _Compiled(None, self._complaint(expression) or _first_line(str(error)))
-        returns = program.return_type()
-        if returns not in (cel.Type.BOOL, cel.Type.DYN):
-            return _Compiled(None, f"must evaluate to bool, not {returns.name()}")
-        return _Compiled(program)
+    def _keep(self, expression: str, digest: bytes, verdict: Verdict) -> None:
+        self._verdicts.put((expression, digest), verdict, 1 if isinstance(verdict, bool) else _TEXT)
 
-    def _with_free_numbers(self, text: str) -> Any:
-        try:
-            return self._environment.compile(with_free_numbers(text))
-        except Exception:  # the same
-            return None
-
-    def _complaint(self, expression: str) -> str:
-        """What is wrong with the expression as it was written."""
-        try:
-            self._environment.compile(expression)
-        except Exception as error:  # the same
-            return _first_line(str(error))
-        return ""
-
-
-def _data(device: PoolDevice) -> dict[str, object]:
-    attributes: dict[str, dict[str, object]] = {}
-    for name, attribute in device.device.attributes.items():
-        domain, short = _split(name, device.id.driver)
-        attributes.setdefault(domain, {})[short] = _value(attribute)
-    capacity: dict[str, dict[str, object]] = {}
-    for name, amount in device.device.capacity.items():
-        domain, short = _split(name, device.id.driver)
-        capacity.setdefault(domain, {})[short] = quantity_value(amount.value)
-    return {
-        "device.driver": device.id.driver,
-        "device.attributes": attributes,
-        "device.capacity": capacity,
-        "device.allowMultipleAllocations": device.device.allow_multiple_allocations,
-    }
+    def _shared(self, column: tuple[Verdict, ...]) -> tuple[tuple[Verdict, ...], int]:
+        """The column, as one object for all nodes that have the same, and what it counts as."""
+        known = self._alike.get(column)
+        if known is not None:
+            return known, _SMALL_COLUMN
+        weight = sum(1 if isinstance(verdict, bool) else _TEXT for verdict in column)
+        self._alike.put(column, column, weight)
+        return column, weight
 
 
-def _split(name: str, driver: str) -> tuple[str, str]:
-    domain, slash, short = name.rpartition("/")
-    return (domain, short) if slash else (driver, name)
-
-
-def _value(attribute: DeviceAttribute) -> object:
-    for plain in (
-        attribute.string,
-        attribute.int_,
-        attribute.bool_,
-        attribute.strings,
-        attribute.ints,
-        attribute.bools,
-    ):
-        if plain is not None:
-            return plain
-    if attribute.versions is not None:
-        return [semver_value(v) for v in attribute.versions]
-    return semver_value(attribute.version or "")
-
-
-def _first_line(message: str) -> str:
-    return message.split("\n", 1)[0].removeprefix("INVALID_ARGUMENT: ").removeprefix("ERROR: ")
+def _content(device: PoolDevice) -> Content:
+    said = device.device
+    return device.id.driver, said.allow_multiple_allocations, said.attributes, said.capacity

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from controller.actions import Tell
+from controller.allocator.cel import SelectorsPendingError
 from controller.allocator.limits import listed
 from controller.backoff import Backoff, Tried
 from controller.choice import Chooser
@@ -175,6 +176,8 @@ class GangTurns:
             band = Band(wishes, roll.asking, roll.gang.same_rails, roll.gang.within, roll.terms, left_out)
             try:
                 placed = self._joint.place(band)
+            except SelectorsPendingError:
+                raise
             except TandemError as error:
                 refusal = refusal or str(error)
                 continue
@@ -237,11 +240,12 @@ class GangTurns:
             return (), _NEVER
         elif now < waiting.told_at + _TELL_AGAIN_SECONDS:
             return (), waiting.told_at + _TELL_AGAIN_SECONDS
-        waiting.told, waiting.told_at = say.about, now
         first = roll.waiting[0]
         if self._chooser.left_to_scheduler(Quest(first.pod, first.wanted, first.allocated)):
+            waiting.told, waiting.told_at = say.about, now
             return (), _NEVER
         text += say.text()
+        waiting.told, waiting.told_at = say.about, now
         claims = {claim.metadata.uid: claim for wish in roll.waiting for claim in wish.wanted}
         about: list[ResourceClaim | Pod] = [*claims.values(), *(wish.pod for wish in roll.waiting)]
         kind: Literal["Normal", "Warning"] = "Normal" if reason == "GangIncomplete" else "Warning"

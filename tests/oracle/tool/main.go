@@ -1,6 +1,7 @@
 // Command oracle answers allocation questions with Kubernetes' own allocator.
 //
 // It reads a question a line from stdin and writes an answer a line to stdout, both JSON, in the same order.
+// With the argument "selectors" it evaluates CEL selectors instead, with what they cost.
 // Feature gates stand as Kubernetes 1.36 has them by default.
 package main
 
@@ -113,9 +114,12 @@ func (q *question) answer(cache *cel.Cache) (a answer) {
 }
 
 func run() error {
-	cache := cel.NewCache(1000, cel.Features{EnableConsumableCapacity: true})
 	in := json.NewDecoder(bufio.NewReader(os.Stdin))
 	out := json.NewEncoder(os.Stdout)
+	if len(os.Args) > 1 && os.Args[1] == "selectors" {
+		return selectors(in, out)
+	}
+	cache := cel.NewCache(1000, cel.Features{EnableConsumableCapacity: true})
 	for in.More() {
 		var q question
 		if err := in.Decode(&q); err != nil {

@@ -46,13 +46,14 @@ class ModelCluster:
     slow: bool = False
     fair: bool = False
     bugs: int = 0
+    cel: CelCache = CEL
     fabric: Network = field(default_factory=lambda: Network.cut(IPv4Network("10.200.0.0/16"), 24))
 
     def __post_init__(self) -> None:
         self.version = 100
         self.state = ClusterState(self.settings.driver_name)
         self.state.networks.builtin = self.fabric
-        self.placer = Placer(self.state, self.settings, CEL)
+        self.placer = Placer(self.state, self.settings, self.cel)
         self.claims: dict[str, ResourceClaim] = {}
         self.pods: dict[str, Pod] = {}
         self.allocated: list[tuple[float, Key, str]] = []  # when, pod, node

@@ -1,0 +1,52 @@
+"""The program that evaluates selectors beside the controller: questions on stdin, verdicts on stdout.
+
+A question is a line of JSON, an expression and what it sees of devices; an answer is a line for each device.
+An evaluation that takes too long ends the process (the kernel's timer does, since nothing of Python runs
+while the C++ runtime does), as one that takes too much memory does. Who asked notices, and starts another.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from typing import Final
+
+import msgspec
+
+from controller.allocator.cel_program import Compiler, Content, evaluate
+
+SECONDS: Final = 5.0
+"""Of processor time for one evaluation: Kubernetes takes a tenth of a second for what its limit allows."""
+_MEMORY: Final = 1 << 30
+"""Bytes of address space, of which the runtime's code and Python's are a third."""
+
+Question = tuple[str, list[Content]]
+Answer = bool | str | list[str]
+"""A verdict; a list of one: why the expression does not compile."""
+
+
+def main(seconds: float = SECONDS) -> None:
+    """Answer until stdin ends; `seconds` of processor time are what one evaluation may take."""
+    os.nice(10)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    decoder = msgspec.json.Decoder(Question)
+    compiler = Compiler()
+    for line in sys.stdin.buffer:
+        expression, contents = decoder.decode(line)
+        program = None
+        for content in contents:
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+            verdict: Answer
+            program = program or compiler.compile(expression)
+            verdict = [program.error] if program.error else evaluate(program, content)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            sys.stdout.buffer.write(msgspec.json.encode(verdict) + b"\n")
+            sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main(*map(float, sys.argv[1:]))
