@@ -21,6 +21,7 @@ from driver.kube.decoding import Decoder
 from driver.kube.fabric import FabricNetwork, Namespace
 from driver.kube.json_text import Cursor
 from driver.kube.objects import DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
+from driver.kube.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
 
 STDIN = "-"
 
@@ -82,6 +83,9 @@ def from_cluster(client: KubeClient, warn: Callable[[str], None]) -> list[KubeOb
     objects += client.list(paths.namespaces(), Namespace, skip=skip)[0]
     with contextlib.suppress(KubeNotFoundError):  # no such kind: there are none
         objects += client.list(paths.networks(), FabricNetwork, skip=skip)[0]
+    objects += client.list(paths.storage_classes(), StorageClass, skip=skip)[0]
+    objects += client.list(paths.volumes(), PersistentVolume, skip=skip)[0]
+    objects += client.list(paths.volume_claims(), PersistentVolumeClaim, skip=skip)[0]
     objects += client.list(paths.claims(), ResourceClaim, read=ClaimReader(), skip=skip)[0]
     objects += client.list(paths.pods(), Pod, skip=skip)[0]
     return objects

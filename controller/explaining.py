@@ -25,6 +25,7 @@ from controller.wish import NoWish, Wishes, rank
 from driver.errors import TandemError
 from driver.kube.fabric import FabricNetwork, Namespace
 from driver.kube.objects import DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
+from driver.kube.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
 
 _ENDED = ("Succeeded", "Failed")
 _NAMED = 3
@@ -62,6 +63,8 @@ def state_of(objects: Iterable[KubeObject], driver_name: str) -> ClusterState:
                 state.apply_network(None, item)
             case Namespace():
                 state.apply_namespace(item.metadata.name, item.metadata.labels)
+            case PersistentVolumeClaim() | PersistentVolume() | StorageClass():
+                state.apply_storage(None, item)
             case ResourceClaim():
                 state.apply_claim(None, item, 0.0)
             case Pod() if item.status.phase not in _ENDED:

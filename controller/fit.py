@@ -3,8 +3,8 @@
 An allocation pins its pod to one node, so a wrong guess costs a failed placement and a back-off. The checks
 are kube-scheduler's own filters, as far as they follow from the pod and the node alone: NodeUnschedulable,
 NodeName, TaintToleration, NodeAffinity, NodeResourcesFit. What depends on other pods is asked of
-`controller.neighbours`; volumes are left out, and show when the pod does not bind. Pure: values in, the
-reason why not out.
+`controller.neighbours`, what depends on its volumes of `controller.filters.volume_binding`. Pure: values in,
+the reason why not out.
 
 Amounts are integers in thousandths of the resource's unit (cpu: millicores; memory: 1/1000 byte), so that one
 arithmetic serves all; the number of pods is the resource ``pods``.

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from controller import fit
+from controller.filters import volume_binding
 from controller.nodes import NodeRecord
 from controller.other_claims import Asked
 from controller.pod_rules import neighbour
@@ -37,6 +38,7 @@ class Fits:
         self._closed = misfits.of(self.needs) if misfits is not None and not own else {}
         self._beside = quest.draft.neighbours if quest.draft is not None else ()
         self._order = _order(state, quest) if quest.tried else None
+        self._volumes = None if bound else state.volumes.of(quest.pod)
         self._around = None if bound else state.neighbours.ask(quest.pod, self._beside)
 
     @property
@@ -107,6 +109,8 @@ class Fits:
         if quest.pod.spec.node_name:
             return fit.repelled(quest.pod, node)
         reason = self._closed.get(record.name) or self._closes(record, node)
+        if reason is None and self._volumes is not None:
+            reason = volume_binding.why_not(self._volumes, node)
         if reason is None and self._around is not None:
             reason = self._around.why_not(node)
         if reason is None and self._others is not None:
@@ -137,8 +141,10 @@ class Fits:
         missing = 0
         for sharer in sharers:
             requests = fit.pod_requests(sharer)
-            closed = fit.why_not(sharer, record.node, requests, used) or self._state.neighbours.why_not(
-                sharer, record.node, beside
+            closed = (
+                fit.why_not(sharer, record.node, requests, used)
+                or self._state.volumes.why_not(sharer, record.node)
+                or self._state.neighbours.why_not(sharer, record.node, beside)
             )
             if closed is None:
                 fit.add(used, requests)

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from controller import decision
+from controller import decision, volumes
 from controller.allocator.cel import CelCache, SelectorError
 from controller.allocator.model import NodeDevices
 from controller.allocator.traits import traits, values
@@ -57,6 +57,7 @@ from driver.kube.objects import (
     ResourceClaimTemplate,
     ResourceSlice,
 )
+from driver.kube.storage import StorageObject
 from driver.placement import PlacedPair
 
 _ROOM: Final = {"cpu": "1M", "memory": "1Ei", "ephemeral-storage": "1Ei", "pods": "1M"}
@@ -160,6 +161,8 @@ class _Planner:
         self._state = ClusterState(settings.driver_name, managed_only=False)
         objects = _named(objects)
         _refuse_duplicates(objects)
+        # Files may say nothing of volumes at all.
+        self._state.volumes.known = any(isinstance(item, StorageObject) for item in objects)
         self._load_nodes(objects)
         for item in objects:
             if isinstance(item, DeviceClass):
@@ -168,6 +171,8 @@ class _Planner:
                 self._state.apply_network(None, item)
             elif isinstance(item, Namespace):
                 self._state.apply_namespace(item.metadata.name, item.metadata.labels)
+            elif isinstance(item, StorageObject):
+                self._state.apply_storage(None, item)
             elif isinstance(item, ResourceClaim):
                 self._state.apply_claim(None, _with_uid(item), 0.0)
         self._entries = sorted(self._load_pods(objects), key=lambda entry: entry.order)
@@ -215,6 +220,9 @@ class _Planner:
                 if pod.status.phase in _ENDED:
                     continue
                 self._state.apply_pod(None, pod)
+                for made in volumes.to_be_made(pod):
+                    if _key(made) not in self._state.volumes.claims:
+                        self._state.apply_storage(None, made)
                 if pod.spec.resource_claims and not pod.metadata.deletion_timestamp:
                     yield _Entry(pod, None, missing, number)
         for number, item in enumerate(objects):

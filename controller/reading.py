@@ -14,7 +14,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from controller.filters.volume_binding import BETA_CLASS, BIND_COMPLETED, SELECTED_NODE
 from controller.unreadable import read_holdings
+from driver.kube.core import EphemeralSource
 from driver.kube.decoding import Decoder
 from driver.kube.meta import Wire
 from driver.kube.objects import (
@@ -30,6 +32,7 @@ from driver.kube.objects import (
     ResourceSlice,
     ResourceSliceSpec,
 )
+from driver.kube.storage import PersistentVolume, PersistentVolumeClaim
 
 T = TypeVar("T")
 
@@ -38,6 +41,11 @@ _KEPT_BYTES: Final = 64 * 2**20
 """Different values of one kind, and the length of all as JSON; then it begins anew, which costs memory but is
 never wrong.
 """
+
+_VOLUME_ANNOTATIONS: Final = (BIND_COMPLETED, SELECTED_NODE, BETA_CLASS)
+
+_MADE: Final = EphemeralSource()
+"""Once kube-controller-manager has seen the pod, the template is in the claim."""
 
 _TIME_ADDED: Final = re.compile(rb',"timeAdded":"[^"\\]*"')
 """Of a taint, the only text of a device that is called so; when it was added is nothing to us."""
@@ -123,9 +131,14 @@ class PodReader:
     def __call__(self, raw: msgspec.Raw) -> Pod:
         """Decode one. Without claims no more is kept of it than a neighbour matters."""
         pod = self._decoder.decode(raw)
-        spec = self._parts.of(msgspec.structs.replace(pod.spec, node_name=""))
-        if pod.spec.node_name:
-            spec = msgspec.structs.replace(spec, node_name=pod.spec.node_name)
+        spec = self._parts.of(msgspec.structs.replace(pod.spec, node_name="", volumes=[]))
+        volumes = [
+            msgspec.structs.replace(volume, ephemeral=volume.ephemeral and _MADE)
+            for volume in pod.spec.volumes
+            if volume.persistent_volume_claim or volume.ephemeral
+        ]
+        if pod.spec.node_name or volumes:
+            spec = msgspec.structs.replace(spec, node_name=pod.spec.node_name, volumes=volumes)
         status = self._parts.of(msgspec.structs.replace(pod.status, conditions=_verdict(pod)))
         labels = self._parts.of(pod.metadata.labels)
         metadata = msgspec.structs.replace(pod.metadata, labels=labels, annotations={})
@@ -158,6 +171,38 @@ class ClaimReader:
             allocation = _without_others(status.allocation, self._driver_name)
             status = msgspec.structs.replace(status, allocation=allocation, devices=[])
         return msgspec.structs.replace(claim, spec=self._specs.of(claim.spec), status=status)
+
+
+class VolumeClaimReader:
+    """PersistentVolumeClaims, with those of their annotations that say how far they are bound."""
+
+    def __init__(self) -> None:
+        self._decoder = Decoder(PersistentVolumeClaim)
+        self._specs = Once()
+
+    def __call__(self, raw: msgspec.Raw) -> PersistentVolumeClaim:
+        """Decode one."""
+        claim = self._decoder.decode(raw)
+        metadata = _with_annotations(claim.metadata, labels={})
+        spec = claim.spec
+        if not spec.volume_name:
+            spec = self._specs.of(spec)
+        return PersistentVolumeClaim(metadata=metadata, spec=spec, status=claim.status)
+
+
+class VolumeReader:
+    """PersistentVolumes, of which equal node affinities are one object."""
+
+    def __init__(self) -> None:
+        self._decoder = Decoder(PersistentVolume)
+        self._parts = Once()
+
+    def __call__(self, raw: msgspec.Raw) -> PersistentVolume:
+        """Decode one."""
+        volume = self._decoder.decode(raw)
+        metadata = _with_annotations(volume.metadata, labels=self._parts.of(volume.metadata.labels))
+        spec = msgspec.structs.replace(volume.spec, node_affinity=self._parts.of(volume.spec.node_affinity))
+        return PersistentVolume(metadata=metadata, spec=spec, status=volume.status)
 
 
 class NodeReader:
@@ -197,6 +242,12 @@ def _verdict(pod: Pod) -> list[dict[str, Any]]:
         for said in conditions
         if said.get("type") == "PodScheduled"
     ]
+
+
+def _with_annotations(metadata: ObjectMeta, labels: dict[str, str]) -> ObjectMeta:
+    """Without what says nothing of where a volume is."""
+    kept = {name: metadata.annotations[name] for name in _VOLUME_ANNOTATIONS if name in metadata.annotations}
+    return msgspec.structs.replace(metadata, annotations=kept, labels=labels, finalizers=[])
 
 
 def _slim(metadata: ObjectMeta) -> ObjectMeta:

@@ -44,7 +44,7 @@ def likeness(quest: Quest, needs: bytes, *, minds_neighbours: bool) -> Hashable:
     """
     pod = quest.pod
     own = quest.allocated or quest.left_out or quest.draft is not None
-    if own or pod.spec.node_name or pod.status.nominated_node_name:
+    if own or pod.spec.volumes or pod.spec.node_name or pod.status.nominated_node_name:
         return None
     if not minds_neighbours:
         return needs, quest.within

@@ -27,9 +27,11 @@ from controller.pools import Pools, pool_of
 from controller.promises import Promises
 from controller.reserved import is_closed, is_full
 from controller.unreadable import Unreadable
+from controller.volumes import Volumes
 from driver.kube.fabric import FabricNetwork
 from driver.kube.objects import AllocationResult, DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
 from driver.kube.scheduling import PodGroup
+from driver.kube.storage import StorageObject
 
 __all__ = ["ClusterState", "Failure", "Key"]
 
@@ -55,6 +57,7 @@ class ClusterState:
     networks: Networks = field(init=False)
     promises: Promises = field(init=False)
     pending: Pending = field(default_factory=Pending)
+    volumes: Volumes = field(default_factory=Volumes)
     classes: dict[str, DeviceClass] = field(default_factory=dict)
     classes_generation: int = 0
     claims: dict[Key, ResourceClaim] = field(default_factory=dict)
@@ -66,7 +69,7 @@ class ClusterState:
     foreign: list[str] = field(default_factory=list)
     """Claims, by UID, to which another client gave devices that we manage."""
     renewed: set[str] = field(default_factory=set)
-    """Nodes that are others now, by what they are or publish, or are gone."""
+    """Nodes that are others now, or gone."""
     unreadable: Unreadable = field(default_factory=Unreadable)
     scheduled: int = 0
     """Grows whenever kube-scheduler is seen at work."""
@@ -267,6 +270,10 @@ class ClusterState:
         """For each claim the rails that its networks leave open. Raises NetworkRefusedError."""
         return self.networks.limits(claims, self.classes, self.books.addresses, self.classes_generation)
 
+    def apply_storage(self, old: StorageObject | None, new: StorageObject | None) -> None:
+        """A PersistentVolumeClaim, a PersistentVolume or a StorageClass changed."""
+        self.touched |= self.volumes.apply(old, new)
+
     def apply_pod_group(self, old: PodGroup | None, new: PodGroup | None) -> None:
         """A PodGroup changed: how many of its pods start together."""
         group = new or old
@@ -338,6 +345,7 @@ class ClusterState:
         self.index.improved(node, devices=True)
 
     def _add_pod(self, pod: Pod) -> None:
+        self.volumes.put_pod(pod)
         self.promises.bound(pod)
         if pod.spec.resource_claims:
             self._claimants.put(pod)
@@ -345,6 +353,7 @@ class ClusterState:
         self._promise(pod)
 
     def _drop_pod(self, pod: Pod, bound_to: str) -> None:
+        self.touched |= self.volumes.drop_pod(pod)
         self.promises.unbound(pod)
         if pod.spec.resource_claims:
             self._claimants.drop(pod)

@@ -1,4 +1,4 @@
-"""Brings the cluster's changes to the one thread that decides: eight informers that put them into its inbox.
+"""Brings the cluster's changes to the one thread that decides: informers that put them into its inbox.
 
 The ClusterState has one owner, the loop, and so needs no lock: what informers (and the writers) have to say
 is a message in a queue, applied in order between two decisions. Slices of all drivers are watched, since a
@@ -15,13 +15,21 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from controller.reading import ClaimReader, NodeReader, PodReader, SliceReader
+from controller.reading import (
+    ClaimReader,
+    NodeReader,
+    PodReader,
+    SliceReader,
+    VolumeClaimReader,
+    VolumeReader,
+)
 from controller.state import ClusterState
 from driver.kube import paths
 from driver.kube.client import KubeClient
 from driver.kube.fabric import FabricNetwork, Namespace
 from driver.kube.objects import DeviceClass, Node, Pod, ResourceClaim, ResourceSlice
 from driver.kube.scheduling import PodGroup
+from driver.kube.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
 from driver.kube.watch import Change, HasMetadata, Informer
 
 log = logging.getLogger(__name__)
@@ -100,6 +108,23 @@ class ClusterView:
                 ResourceSlice,
                 lambda old, new, _: state.apply_slice(old, new),
                 SliceReader(),
+            ),
+            watch(
+                paths.storage_classes(),
+                StorageClass,
+                lambda old, new, _: state.apply_storage(old, new),
+            ),
+            watch(
+                paths.volumes(),
+                PersistentVolume,
+                lambda old, new, _: state.apply_storage(old, new),
+                VolumeReader(),
+            ),
+            watch(
+                paths.volume_claims(),
+                PersistentVolumeClaim,
+                lambda old, new, _: state.apply_storage(old, new),
+                VolumeClaimReader(),
             ),
             self._claims,
             watch(

@@ -99,6 +99,8 @@ class Wishes:
             return NoWish(why_closed(closed), refused=ours)
         if not wanted and not allocated:
             return NoWish(f"no claim of the pod is for devices of {state.driver_name}")
+        if wanted and not pod.spec.node_name and (why := state.volumes.why_waits(pod)):
+            return NoWish(why)
         return Wish(pod, tuple(wanted), tuple(allocated), tuple(others))
 
     def sharers(self, wish: Wish) -> list[Pod]:

@@ -37,10 +37,12 @@ from driver.kube.objects import (
     ResourceSlice,
     Wire,
 )
+from driver.kube.storage import PersistentVolume, PersistentVolumeClaim, StorageClass, StorageObject
 from driver.names import API_VERSION
 
 KubeObject = (
-    Node
+    StorageObject
+    | Node
     | Pod
     | ResourceClaim
     | ResourceClaimTemplate
@@ -60,9 +62,12 @@ _KINDS: Final[Mapping[str, tuple[tuple[str, ...], type[KubeObject]]]] = {
     "DeviceClass": (_DRA, DeviceClass),
     "FabricNetwork": ((API_VERSION,), FabricNetwork),
     "Namespace": (("v1",), Namespace),
+    "PersistentVolumeClaim": (("v1",), PersistentVolumeClaim),
+    "PersistentVolume": (("v1",), PersistentVolume),
+    "StorageClass": (("storage.k8s.io/v1",), StorageClass),
 }
 _STRICT: Final = ("ResourceClaim", "ResourceClaimTemplate", "DeviceClass", "ResourceSlice", "FabricNetwork")
-_NAMESPACED: Final = ("Pod", "ResourceClaim", "ResourceClaimTemplate")
+_NAMESPACED: Final = ("Pod", "ResourceClaim", "ResourceClaimTemplate", "PersistentVolumeClaim")
 _OTHER_KINDS_OF_DRA: Final = ("DeviceTaintRule", "ResourcePoolStatusRequest")
 _HEADERS: Final = ("apiVersion", "kind", "status")
 
@@ -210,7 +215,8 @@ def _with_defaults(decoded: KubeObject) -> KubeObject:
     elif isinstance(decoded, ResourceClaimTemplate):
         spec = msgspec.structs.replace(decoded.spec, spec=_defaulted(decoded.spec.spec))
         decoded = msgspec.structs.replace(decoded, spec=spec)
-    if isinstance(decoded, Pod | ResourceClaim | ResourceClaimTemplate) and not decoded.metadata.namespace:
+    namespaced = Pod | ResourceClaim | ResourceClaimTemplate | PersistentVolumeClaim
+    if isinstance(decoded, namespaced) and not decoded.metadata.namespace:
         metadata = msgspec.structs.replace(decoded.metadata, namespace="default")
         return msgspec.structs.replace(decoded, metadata=metadata)
     return decoded

@@ -33,7 +33,7 @@ _BESIDE: Final[Mapping[type, str]] = {
     " ephemeralContainers hostAliases hostIPC hostPID hostUsers hostname hostnameOverride imagePullSecrets os"
     " preemptionPolicy priorityClassName readinessGates restartPolicy runtimeClassName securityContext"
     " serviceAccount serviceAccountName setHostnameAsFQDN shareProcessNamespace subdomain"
-    " terminationGracePeriodSeconds volumes workloadRef",
+    " terminationGracePeriodSeconds workloadRef",
     Container: "args command env envFrom image imagePullPolicy lifecycle livenessProbe readinessProbe"
     " resizePolicy restartPolicyRules securityContext startupProbe stdin stdinOnce terminationMessagePath"
     " terminationMessagePolicy tty volumeDevices volumeMounts workingDir",

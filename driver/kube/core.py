@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from driver.kube.meta import NodeSelector, NodeSelectorTerm, NullableList, ObjectMeta, Quantity, Wire
+from driver.kube.storage import PersistentVolumeClaimTemplate
 
 
 class NodeTaint(Wire, frozen=True, kw_only=True):
@@ -108,6 +109,26 @@ class Affinity(Wire, frozen=True, kw_only=True):
     pod_anti_affinity: dict[str, Any] | None = None
 
 
+class PersistentVolumeClaimSource(Wire, frozen=True, kw_only=True):
+    """spec.volumes[].persistentVolumeClaim."""
+
+    claim_name: str = ""
+
+
+class EphemeralSource(Wire, frozen=True, kw_only=True):
+    """spec.volumes[].ephemeral: kube-controller-manager makes a claim from the template."""
+
+    volume_claim_template: PersistentVolumeClaimTemplate | None = None
+
+
+class PodVolume(Wire, frozen=True, kw_only=True):
+    """spec.volumes[], of which only those count that name a PersistentVolumeClaim."""
+
+    name: str = ""
+    persistent_volume_claim: PersistentVolumeClaimSource | None = None
+    ephemeral: EphemeralSource | None = None
+
+
 class PodSpec(Wire, frozen=True, kw_only=True):
     """spec of a pod, as far as placement needs it."""
 
@@ -126,6 +147,7 @@ class PodSpec(Wire, frozen=True, kw_only=True):
     priority: int | None = None
     host_network: bool = False
     topology_spread_constraints: list[dict[str, Any]] = []
+    volumes: list[PodVolume] = []
 
     def __post_init__(self) -> None:
         """A watch's bookmark is a Pod without containers."""

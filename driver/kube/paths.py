@@ -70,6 +70,21 @@ def pod(namespace: str, name: str) -> str:
     return _under("/api/v1", "pods", namespace, name)
 
 
+def volume_claims() -> str:
+    """All PersistentVolumeClaims."""
+    return "/api/v1/persistentvolumeclaims"
+
+
+def volumes() -> str:
+    """All PersistentVolumes (cluster-scoped)."""
+    return "/api/v1/persistentvolumes"
+
+
+def storage_classes() -> str:
+    """All StorageClasses (cluster-scoped)."""
+    return "/apis/storage.k8s.io/v1/storageclasses"
+
+
 def pod_groups() -> str:
     """All PodGroups."""
     return "/apis/scheduling.k8s.io/v1alpha2/podgroups"

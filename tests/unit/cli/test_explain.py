@@ -23,6 +23,9 @@ LISTS: dict[str, list[Any]] = {
     paths.classes(): list(CLASSES),
     paths.namespaces(): [],
     paths.networks(): [],
+    paths.storage_classes(): [],
+    paths.volumes(): [],
+    paths.volume_claims(): [],
     paths.claims(): [a_claim("c", gpus=3, nics=3), a_claim("small"), a_claim("idle")],
     paths.pods(): [a_pod("p", ["c"]), a_pod("q", ["small"])],
 }

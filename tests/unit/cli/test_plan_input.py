@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from controller.validation.documents import decode
+from driver.errors import InvalidObjectError
 from driver.kube.objects import Pod, ResourceClaim, ResourceSlice
+from driver.kube.storage import StorageClass
 from driver.names import DRIVER_NAME
 
 REQUEST: dict[str, Any] = {"name": "gpu", "exactly": {"deviceClassName": "gpu"}}
@@ -56,3 +58,33 @@ def test_init_containers_run_in_turn_and_fields_of_newer_versions_are_passed_ove
     containers = [{"name": "a", "ports": ports}, {"name": "b", "ports": ports}]
     pod = read("Pod", {"initContainers": containers, "somethingOfTomorrow": {}}, "v1")
     assert isinstance(pod, Pod)
+
+
+def test_volumes_are_read_with_all_the_fields_that_they_have_in_a_cluster() -> None:
+    volume = {
+        "capacity": {"storage": 5},
+        "accessModes": ["ReadWriteOnce"],
+        "persistentVolumeReclaimPolicy": "Delete",
+        "local": {"path": "/mnt"},
+        "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": "c", "namespace": "n"},
+    }
+    found = read("PersistentVolume", volume, "v1")
+    assert (found.spec.capacity, found.spec.claim_ref.name) == ({"storage": "5"}, "c")
+    claim = read("PersistentVolumeClaim", {"dataSource": None, "storageClassName": ""}, "v1")
+    assert (claim.metadata.namespace, claim.spec.storage_class_name) == ("default", "")
+    document = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": "s"},
+        "provisioner": "csi.example.com",
+        "reclaimPolicy": "Delete",
+        "allowVolumeExpansion": True,
+    }
+    storage_class = decode(json.dumps(document).encode(), DRIVER_NAME)
+    assert isinstance(storage_class, StorageClass)
+    assert storage_class.volume_binding_mode == "Immediate"
+
+
+def test_a_misspelt_field_of_a_volume_is_a_fault() -> None:
+    with pytest.raises(InvalidObjectError, match=r"storageClasName.*storageClassName"):
+        read("PersistentVolumeClaim", {"storageClasName": "fast"}, "v1")

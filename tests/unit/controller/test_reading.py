@@ -8,7 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller.reading import ClaimReader, NodeReader, Once, PodReader, SliceReader
+from controller.filters.volume_binding import claims_named
+from controller.reading import (
+    ClaimReader,
+    NodeReader,
+    Once,
+    PodReader,
+    SliceReader,
+    VolumeClaimReader,
+    VolumeReader,
+)
 from driver.kube.core import PodSpec, PodStatus
 from driver.kube.objects import ResourceSlice
 from driver.names import DRIVER_NAME
@@ -147,3 +156,54 @@ def test_kube_schedulers_verdict_is_kept_while_a_pod_has_no_node_and_its_words_w
     ]
     bound = read(raw(a_pod("p", ["c"], status=status, node="a")))
     assert bound.status.conditions == []
+
+
+def test_of_a_pods_volumes_only_the_names_of_claims_are_kept_and_specs_are_shared_all_the_same() -> None:
+    volumes = [
+        {"name": "config", "configMap": {"name": "big"}},
+        {"name": "data", "persistentVolumeClaim": {"claimName": "data-0", "readOnly": True}},
+        {
+            "name": "scratch",
+            "ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}},
+        },
+    ]
+    read = PodReader()
+    containers = [{"name": "main", "resources": {"requests": {"cpu": "1"}}}]
+    first, second = (
+        read(msgspec.Raw(msgspec.json.encode({"metadata": {"name": name}, "spec": spec})))
+        for name, spec in (
+            ("a", {"containers": containers, "volumes": volumes}),
+            ("b", {"containers": containers, "volumes": volumes[:1]}),
+        )
+    )
+    assert [claims.name for claims in claims_named(first)] == ["data-0", "a-scratch"]
+    assert msgspec.json.encode(first.spec.volumes[1].ephemeral) == b"{}"
+    assert second.spec.volumes == []
+    assert first.spec.containers is second.spec.containers
+
+
+def test_of_volumes_is_kept_what_says_where_they_are() -> None:
+    annotations = {"pv.kubernetes.io/bind-completed": "yes", "other": "x" * 1000}
+    claim = {
+        "metadata": {"name": "c", "namespace": "n", "annotations": annotations, "labels": {"a": "b"}},
+        "spec": {"volumeName": "v", "accessModes": ["ReadWriteOnce"]},
+        "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}},
+    }
+    read = VolumeClaimReader()(msgspec.Raw(msgspec.json.encode(claim)))
+    assert (read.metadata.annotations, read.metadata.labels) == (
+        {"pv.kubernetes.io/bind-completed": "yes"},
+        {},
+    )
+    assert (read.spec.volume_name, read.status.phase) == ("v", "Bound")
+    need = {"key": "zone", "operator": "In", "values": ["a"]}
+    volumes = [
+        {
+            "metadata": {"name": name, "labels": {"zone": "a"}, "annotations": annotations},
+            "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [need]}]}}},
+        }
+        for name in ("one", "two")
+    ]
+    reader = VolumeReader()
+    one, two = (reader(msgspec.Raw(msgspec.json.encode(volume))) for volume in volumes)
+    assert one.spec.node_affinity is two.spec.node_affinity is not None
+    assert one.metadata.labels == {"zone": "a"}

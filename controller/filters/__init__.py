@@ -1,0 +1,1 @@
+"""May this pod run on that node: kube-scheduler's filters, as functions of values."""
