@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from driver.devices import Place, Tier, pci_order
 
@@ -36,6 +37,14 @@ def place(pcie_root: str | None, bridges: Sequence[str], numa_node: int | None) 
     )
 
 
+_LEVELS: Final = (
+    ("pcie_switch", Tier.PIX),
+    ("pcie_root_port", Tier.PXB),
+    ("pcie_root", Tier.PHB),
+    ("numa_node", Tier.NODE),
+)
+
+
 def tier(a: Place, b: Place) -> Tier:
     """The nearest level that both places know and share; SYS where they share none."""
     levels: tuple[tuple[object, object, Tier], ...] = (
@@ -46,6 +55,15 @@ def tier(a: Place, b: Place) -> Tier:
     )
     for left, right, level in levels:
         if left is not None and left == right:
+            return level
+    return Tier.SYS
+
+
+def nearest_tier(some: Iterable[Place], others: Iterable[Place]) -> Tier:
+    """The nearest level at which a place of either side has the same value: no two are nearer than that."""
+    first, second = list(some), list(others)
+    for name, level in _LEVELS:
+        if {getattr(place, name) for place in first} & {getattr(place, name) for place in second} - {None}:
             return level
     return Tier.SYS
 

@@ -42,11 +42,11 @@ def mated(
     Where one request has several mates, it is cut into parts: `Problem.parts`.
     """
     named = {demand for pairing in problem.pairings for demand in (pairing.gpus, pairing.nics)}
-    sides = {
-        i: side
-        for i, one in enumerate(chosen)
-        if i not in named and not one.ask.admin and (side := side_of(node, one)) is not None
-    }
+    open_asks = {i: one for i, one in enumerate(chosen) if i not in named and not one.ask.admin}
+    # Requests that filter alike have one and the same tuple.
+    known = {id(one.found.matching): one for one in open_asks.values()}
+    yields = {key: side_of(node, one) for key, one in known.items()}
+    sides = {i: side for i, one in open_asks.items() if (side := yields[id(one.found.matching)]) is not None}
     if len(set(sides.values())) < 2:
         return None
     cutter = _Cutter(problem)

@@ -50,7 +50,7 @@ class Narrowing:
 
     def bound(self, node: Node) -> int | None:
         """Narrow the node by what is decided, then bound it; None where it holds no solution."""
-        if not self._narrow(node):
+        if not self.narrow(node):
             return None
         answer = self._relaxation.bound(node)
         if isinstance(answer, TooFewPairs):
@@ -63,7 +63,7 @@ class Narrowing:
             return None
         return answer
 
-    def _narrow(self, node: Node) -> bool:
+    def narrow(self, node: Node) -> bool:
         """Shrink `node.most` to what can still be; False where a demand cannot be met any more."""
         changed = True
         while changed:

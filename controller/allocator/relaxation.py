@@ -14,9 +14,11 @@ from typing import Final
 
 from controller.allocator.flow import Network
 from controller.allocator.ledger import Ledger
-from controller.allocator.pairing import Paired, best_pairs
+from controller.allocator.pairing import Paired, best_pairs, rank_cost
 from controller.allocator.problem import KindPair, Match, Pairing, Problem, Steps, Use
 from controller.allocator.weights import CONTENDED, RANK
+from driver.devices import Tier
+from driver.topology import nearest_tier
 
 _FREE: Final[Mapping[Use, int]] = MappingProxyType({})
 Uses = dict[int, dict[int, int]]
@@ -88,6 +90,21 @@ class Relaxation:
             if isinstance(answer, int):
                 return TooFewPairs(members, answer, sum(max(self._want(p)) for p in members))
             total += answer.cost // RANK
+        return total
+
+    def least_cost(self, node: Node) -> int:
+        """What the pairs' tiers cost at least by the nearest level of which both sides have a common value; a
+        bound that costs next to nothing.
+        """
+        total = 0
+        for pairing in self._problem.pairings:
+            gpus, nics = (
+                [self._problem.kinds[kind].place for kind in node.most[demand]]
+                for demand in (pairing.gpus, pairing.nics)
+            )
+            nearest = nearest_tier(gpus, nics)
+            rank = min((rank for level, rank in pairing.ranks.items() if level >= nearest), default=0)
+            total += max(self._want(pairing)) * rank_cost(rank, len(Tier), self._pairs_in_all)
         return total
 
     def propose(self, node: Node, prices: Mapping[Use, int] = _FREE) -> Proposal | None:

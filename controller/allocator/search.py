@@ -60,6 +60,8 @@ class _Search:
         root = self._narrowing.root(self._least)
         if isinstance(root, Infeasible):
             return root
+        if self._problem.pairings and (found := self._at_once(root)) is not None:
+            return found
         heap: list[tuple[int, int, int, Node]] = [(0, 0, 0, root)]
         seen: set[Hashable] = set()
         best: Proposal | None = None
@@ -93,6 +95,17 @@ class _Search:
         if self._steps.left < 0:
             return Infeasible("search", f"gave up after {self._steps.taken} steps", gave_up=True)
         return self._narrowing.blame or Infeasible("requests", "their constraints cannot all hold at once")
+
+    def _at_once(self, root: Node) -> Solution | None:
+        """The first proposal, if it keeps all rules and no pair could be better by what its devices share."""
+        if not self._narrowing.narrow(root):
+            return None
+        proposal = self._relaxation.propose(root)
+        if proposal is None or proposal.rank_cost > self._relaxation.least_cost(root):
+            return None
+        if self._ledger.overdrawn(proposal.uses) is not None:
+            return None
+        return None if self._uncovered(root, proposal) else _solution(proposal)
 
     def _proposal(self, node: Node) -> tuple[Proposal | None, Budget | None]:
         """A proposal, and what it overdraws, which is dear from then on."""

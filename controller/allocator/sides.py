@@ -30,7 +30,7 @@ def side_of(node: NodeDevices, one: Chosen) -> str | None:
     device matches.
     """
     types = traits(node).types
-    sides = {_SIDES.get(types[index]) for index in one.found.matching}
+    sides = {_SIDES.get(type_) for type_ in set(map(types.__getitem__, one.found.matching))}
     return sides.pop() if len(sides) == 1 else None
 
 

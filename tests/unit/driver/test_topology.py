@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from driver.devices import Place, Tier
 from driver.mock.machine import Machine
-from driver.topology import Mates, pairing, place, rails, tier
+from driver.topology import Mates, nearest_tier, pairing, place, rails, tier
 
 ROOT_PORT, UPSTREAM, DOWNSTREAM = "0000:15:01.0", "0000:16:00.0", "0000:17:02.0"
 
@@ -197,3 +197,10 @@ def _matched(mates: tuple[Mates, ...]) -> dict[str, str]:
     for gpu in {m.gpu for m in mates}:
         place_gpu(gpu, set())
     return gpu_of
+
+
+@given(st.lists(PLACES, min_size=1, max_size=3), st.lists(PLACES, min_size=1, max_size=3))
+def test_the_nearest_tier_of_two_sides_is_that_of_their_nearest_pair(
+    some: list[Place], others: list[Place]
+) -> None:
+    assert nearest_tier(some, others) is min(tier(one, other) for one in some for other in others)
