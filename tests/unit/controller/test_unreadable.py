@@ -20,7 +20,7 @@ from driver.kube.objects import DeviceClaimConfig, OpaqueConfig, ResourceClaim
 from driver.names import DRIVER_NAME
 from tests.unit.controller.model import a_cluster, wish
 from tests.unit.controller.things import a_claim, a_pod
-from tests.unit.kube.hostile import DEEP, HALF_A_PAIR, HOSTILE
+from tests.unit.kube.hostile import DEEP, HALF_A_PAIR, HOSTILE, a_claim_with
 
 RESULT = {"request": "g", "driver": DRIVER_NAME, "pool": "n0", "device": "gpu-0"}
 ODD_SPEC = {"devices": "in another form"}
@@ -113,6 +113,17 @@ def test_a_pod_that_uses_it_is_told_why_it_waits() -> None:
 def test_what_has_no_name_is_no_claim() -> None:
     with pytest.raises(msgspec.ValidationError):
         ClaimReader()(msgspec.Raw(b'{"metadata":{"uid":"u"},"spec":7}'))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_parameters_make_a_claim_unreadable_and_what_it_holds_is_taken(name: str) -> None:
+    read = ClaimReader(DRIVER_NAME)
+    first, second = (read(msgspec.Raw(a_claim_with(HOSTILE[name], name=of))) for of in ("a", "b"))
+    assert not isinstance(first, UnreadableClaim)
+    assert first.spec is second.spec
+    state = ClusterState(DRIVER_NAME)
+    state.apply_claim(None, read(msgspec.Raw(a_claim_with(HOSTILE[name], driver=DRIVER_NAME))), 0.0)
+    assert {device.device for device in state.books.taken((DRIVER_NAME, "n0"))} == {"d0"}
 
 
 def with_parameters(claim: ResourceClaim, driver: str, parameters: bytes) -> ResourceClaim:
