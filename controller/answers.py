@@ -11,7 +11,6 @@ A claim may look at what the state of a node leaves out. How closely it looks de
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -23,6 +22,7 @@ from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache, SelectorError
 from controller.allocator.limits import Limit
 from controller.allocator.model import DeviceId, NodeDevices, PoolDevice, content_of
+from controller.allocator.reads import reads
 from controller.allocator.results import moved_to, share_id
 from controller.allocator.solve import allocate
 from controller.allocator.traits import values
@@ -48,12 +48,6 @@ _KEPT_ANSWERS: Final = 64
 """Of one group."""
 _KEPT_CLOSE: Final = 20_000
 """Of one kind of nodes, for claims that look closer."""
-
-_QUOTED: Final = r"""(?:"([^"\\\n]*)"|'([^'\\\n]*)')"""
-_READ: Final = re.compile(
-    rf"device\s*\.\s*attributes\s*\[\s*\??\s*{_QUOTED}\s*\]"
-    rf"\s*(?:\.\s*\??\s*(\w+)\b(?!\s*\()|\[\s*\??\s*{_QUOTED}\s*\])"
-)
 
 
 class Closeness(IntEnum):
@@ -261,18 +255,6 @@ def _keep(published: Published, key: object, value: object) -> None:
     if len(published.memo) >= _KEPT_CLOSE:
         published.memo.clear()
     published.memo[key] = value
-
-
-def reads(expression: str) -> frozenset[str] | None:
-    """The attributes, without domain, that a CEL expression looks at; None where that cannot be told at a
-    glance. Whatever is not plainly ``device.attributes["domain"].name`` cannot.
-    """
-    if "//" in expression:
-        return None
-    found = list(_READ.finditer(expression))
-    if len(found) != expression.count("attributes"):
-        return None
-    return frozenset(next(name for name in match.groups()[2:] if name is not None) for match in found)
 
 
 def _shape(quest: Quest, classes: Mapping[str, DeviceClass]) -> Shape:

@@ -21,7 +21,8 @@ from controller.allocator.candidates import Candidates, wanted
 from controller.allocator.limits import Limit
 from controller.allocator.model import NodeDevices
 from controller.allocator.problem import Budget, Demand, Infeasible, Match, Problem
-from controller.allocator.traits import values
+from controller.allocator.reads import reads
+from controller.allocator.traits import values, values_of
 from controller.allocator.verdict import Refusal, clipped
 from driver.kube.objects import DeviceConstraint
 
@@ -40,8 +41,18 @@ class Shortage:
     numbers: str = ""
 
 
-def short_of(ask: Ask, found: Candidates, claim: str, limit: Limit | None = None) -> Refusal:
-    """The refusal for a request that has too few free candidates by itself: what each filter took off."""
+def short_of(
+    ask: Ask,
+    found: Candidates,
+    claim: str,
+    limit: Limit | None = None,
+    node: NodeDevices | None = None,
+    alternatives: int = 1,
+) -> Refusal:
+    """The refusal for a request that has too few free candidates by itself: what each filter took off. With
+    `node` also what its devices have of what a selector asks for; `alternatives`: how many subrequests were
+    tried, this one the last.
+    """
     counts, count = found.filtered, wanted(ask, found)
     tainted = counts.ample - counts.tolerated - counts.unmanaged
     taken = counts.tolerated - counts.closed - counts.crowded - counts.barred - counts.free
@@ -66,7 +77,7 @@ def short_of(ask: Ask, found: Candidates, claim: str, limit: Limit | None = None
         claim=claim,
         subject=subject,
         message=f"{subject}: {goal}, {counts.free} free ({why})",
-        numbers=_narrowest(ask, found),
+        numbers=", ".join(_narrowest(ask, found, node, alternatives)) if node is not None else "",
         filtered=counts,
         wanted=count,
     )
@@ -123,8 +134,21 @@ class _Explainer:
         if tight:
             detail = f"{why.detail}: too little is left of the {_whats(tight)} that they draw on"
             return Shortage(why.label, f"{why.label}: {detail}", _listed(map(self._left, tight), "limit"))
+        attributes = list(dict.fromkeys(attribute for _, attribute, _ in self._constraints(number)))
+        columns = [values(self._node, attribute) for attribute in attributes]
+        having = [index for index in one.found.free if all(column[index] for column in columns)]
+        if len(having) < demand.count:
+            some, free = f"at most {len(having)}" if having else "none", len(one.found.free)
+            detail = f"{some} of its {free} free devices has the attributes of all its constraints"
+            message = f"{why.label}: {detail}, {demand.count} wanted"
+            return Shortage(why.label, message, _listed(attributes, "attribute"))
         rules = [f"{word} {attribute} of {of}" for word, attribute, of in self._constraints(number)]
-        return Shortage(why.label, f"{why.label}: {why.detail}", _listed(rules, "constraint"))
+        if rules:
+            return Shortage(why.label, f"{why.label}: {why.detail}", _listed(rules, "constraint", " and "))
+        drawn = [b for b in self._problem.budgets if any(demand == number for demand, _ in b.weights)]
+        detail = "too few devices are left beside the other requests"
+        numbers = _listed(map(self._left, drawn), "limit") if drawn else self._wants(self._crowd())
+        return Shortage(why.label, f"{why.label}: {detail}", numbers)
 
     def _lacking(
         self, one: Chosen, column: Sequence[frozenset[Hashable]], request: str, having: int, count: int
@@ -161,19 +185,23 @@ class _Explainer:
         rules = [rule.label for rule in (*self._problem.matches, *self._problem.distincts)]
         rules += [pairing.label for pairing in self._problem.pairings]
         if why.rule is None and rules and "constraints" in why.detail:
-            return Shortage(why.label, message, _listed(dict.fromkeys(rules), "constraint"))
+            return Shortage(why.label, message, _listed(dict.fromkeys(rules), "constraint", " and "))
         crowd = self._crowd()
         if crowd is None and isinstance(why.rule, Budget):
             crowd = sorted({demand for demand, _ in why.rule.weights}), why.rule.limit
+        return Shortage(why.label, message, self._wants(crowd))
+
+    def _wants(self, crowd: tuple[Sequence[int], int] | None) -> str:
+        """Requests that want the same devices, and how many these are."""
         if crowd is None:
-            return Shortage(why.label, message)
+            return ""
         demands, seats = crowd
         wants = _listed(
             (f"{self._problem.demands[d].label} wants {self._problem.demands[d].count}" for d in demands),
             "request",
         )
         there = f"{seats} device{'s are' if seats != 1 else ' is'} there for them"
-        return Shortage(why.label, message, f"{wants}, {there}")
+        return f"{wants}, {there}"
 
     def _crowd(self) -> tuple[Sequence[int], int] | None:
         """The fewest requests, among those that share what they may take, that want more than there is."""
@@ -240,12 +268,27 @@ class _Explainer:
         return any(all(n >= c for n, c in zip(free, counts, strict=True)) for free in table.values())
 
 
-def _narrowest(ask: Ask, found: Candidates) -> str:
-    """The selector of the request, where it leaves nothing of its class."""
+def _narrowest(ask: Ask, found: Candidates, node: NodeDevices, alternatives: int) -> Iterator[str]:
+    """That other alternatives failed, too; the selector of the request, where it leaves nothing of its
+    class, and the values that devices have of what it looks at.
+    """
+    if alternatives > 1:
+        yield f"the last of {alternatives} alternatives"
     counts = found.filtered
     if not counts.of_class or counts.selected or not ask.selectors:
-        return ""
-    return f"selector: {clipped(' && '.join(ask.selectors), _SELECTOR_LENGTH)}"
+        return
+    yield f"selector: {clipped(' && '.join(ask.selectors), _SELECTOR_LENGTH)}"
+    names = sorted({name for text in ask.selectors for name in reads(text) or ()})
+    for name in names[:_NAMED]:
+        there = Counter(
+            _text(value)
+            for device in node.devices
+            for attribute in device.device.attributes
+            if attribute.rpartition("/")[2] == name
+            for value in values_of(device, attribute)
+        )
+        known = _listed((f"{value} ({count})" for value, count in there.most_common()), "value")
+        yield f"{name} is {known}" if known else f"no device has {name}"
 
 
 def _words(constraint: DeviceConstraint) -> Iterator[tuple[str, str]]:
@@ -280,11 +323,11 @@ def _valued(there: Counter[Hashable]) -> str:
     return _listed((f"{_text(value)}: {there[value]}" for value in ordered), "value")
 
 
-def _listed(parts: Iterable[str], what: str) -> str:
+def _listed(parts: Iterable[str], what: str, between: str = ", ") -> str:
     """The first parts, and how many more there are."""
     known = list(parts)
     left = len(known[_NAMED:])
-    return ", ".join([*known[:_NAMED], *([f"{left} more {what}{'s' * (left > 1)}"] if left else [])])
+    return between.join([*known[:_NAMED], *([f"{left} more {what}{'s' * (left > 1)}"] if left else [])])
 
 
 def _have(values: int) -> str:

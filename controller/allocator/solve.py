@@ -233,8 +233,10 @@ class _Attempt:
         for one in sided:
             count = wanted(one.ask, one.found)
             if not count or len(one.found.free) < count:
-                limit = self._limits.get(one.ask.claim)
-                return short_of(one.ask, one.found, self._claims[one.ask.claim].name, limit)
+                claim, limit = self._claims[one.ask.claim], self._limits.get(one.ask.claim)
+                ways = next((len(asks) for asks in claim.options if one.ask in asks), 1)
+                node = self._node if self._explained else None
+                return short_of(one.ask, one.found, claim.name, limit, node, ways)
         for claim in self._claims:
             total = sum(wanted(c.ask, c.found) for c in sided if c.ask.claim == claim.index)
             if total > MAX_RESULTS:

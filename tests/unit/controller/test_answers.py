@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
+from controller.allocator.reads import reads
 from controller.allocator.solve import allocate
 from controller.allocator.verdict import Allocation, Refusal
-from controller.answers import reads
 from controller.choice import Chooser
 from controller.draft import Draft
 from controller.quest import Quest
