@@ -19,7 +19,7 @@ from controller.reserved import is_closed, why_closed
 from controller.sentences import joined
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
-from controller.unheeded import unheeded
+from controller.unheeded import unattached, unheeded
 from controller.validation.documents import KubeObject
 from controller.wish import NoWish, Wishes, rank
 from driver.errors import TandemError
@@ -77,7 +77,10 @@ def explain(state: ClusterState, key: Key, settings: PlacementSettings, cel: Cel
     found = _explain(state, key, settings, cel)
     if found is None:
         return None
-    notes = unheeded(state.claims[key], state.classes, settings.driver_name)
+    claim, driver = state.claims[key], settings.driver_name
+    notes = unheeded(claim, state.classes, driver)
+    if claim.status.allocation is not None:
+        notes += unattached(claim, claim.status.allocation, driver)
     return replace(found, text="; ".join([found.text, *(f"note: {note}" for note in notes)]))
 
 

@@ -31,7 +31,7 @@ from controller.sentences import joined
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
 from controller.taking_back import CONTESTED, GANG_INCOMPLETE, POD_INCOMPLETE, TakingBack
-from controller.unheeded import unheeded
+from controller.unheeded import unattached, unheeded
 from controller.wish import NoWish, Wish, Wishes, rank
 from driver.errors import RetryableError, TandemError
 from driver.kube.objects import Pod, ResourceClaim
@@ -233,7 +233,7 @@ class Placer:
             chosen = Choice(why_not=str(error), permanent=not isinstance(error, RetryableError))
         actions = self._not_read(wish.wanted, now)
         if isinstance(chosen, Allocate):
-            return [chosen, *actions]
+            return [chosen, *actions, *self._unattached(chosen)]
         self._taking_back.expire(self._held_in_vain(wish), POD_INCOMPLETE)
         self.counts["refusals"] += 1
         full_at = min(left_out.values(), default=_NEVER)
@@ -254,6 +254,12 @@ class Placer:
                 self._told[uid] = "; ".join(parts), now
                 said += [Tell(claim, "Warning", "ConfigNotRead", part) for part in parts]
         return said
+
+    def _unattached(self, chosen: Allocate) -> Iterator[Action]:
+        """Say which Attachments of the claims are for no NIC."""
+        for write in chosen.writes:
+            for part in unattached(write.claim, write.allocation, self._state.driver_name):
+                yield Tell(write.claim, "Warning", "ConfigNotRead", part)
 
     def _passed_over(self, pod: Pod, wish: NoWish, now: float) -> list[Action]:
         """Say why the pod is not decided about, where nobody else would."""

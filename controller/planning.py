@@ -34,7 +34,7 @@ from controller.sentences import joined
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key
 from controller.strays import is_stray
-from controller.unheeded import unheeded
+from controller.unheeded import unattached, unheeded
 from controller.validation.documents import KubeObject
 from controller.wish import NoWish, Wish, Wishes
 from driver.errors import InvalidObjectError, TandemError
@@ -376,6 +376,8 @@ class _Planner:
         held = read(allocation, self._settings.driver_name) if allocation is not None else None
         pairs = held.placement.pairs if held is not None and held.placement is not None else ()
         notes = unheeded(claim, self._state.classes, self._settings.driver_name) if claim is not None else ()
+        if claim is not None and allocation is not None:
+            notes += unattached(claim, allocation, self._settings.driver_name)
         return PlannedClaim(namespace, name, allocation, pairs, notes)
 
 

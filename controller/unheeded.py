@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from difflib import SequenceMatcher
 from typing import Final
 
-from driver.config import Alignment, decode_user
+from controller.books import read
+from driver.config import Alignment, Attachment, decode_user
 from driver.errors import ConfigError
-from driver.kube.objects import DeviceClass, OpaqueConfig, ResourceClaim
+from driver.kube.objects import AllocationResult, DeviceClass, OpaqueConfig, ResourceClaim
 from driver.names import API_VERSION
 
 _NEAR: Final = 0.85
@@ -35,6 +36,35 @@ def unheeded(claim: ResourceClaim, classes: Mapping[str, DeviceClass], driver: s
         driver: our name.
     """
     return tuple(_unheeded(claim, classes, driver))
+
+
+def unattached(claim: ResourceClaim, allocation: AllocationResult, driver: str) -> tuple[str, ...]:
+    """Say of each Attachment of an allocated claim that it does nothing, where its requests got no NIC.
+
+    A subrequest that was not chosen is no reason to say anything.
+    """
+    placement = read(allocation, driver).placement
+    nics = {one.device for one in placement.interfaces} if placement is not None else set()
+    got: dict[str, bool] = {}
+    for result in allocation.devices.results:
+        for name in (result.request, result.request.split("/")[0]):
+            got[name] = got.get(name, False) or result.device in nics
+    said = []
+    for number, config in enumerate(claim.spec.devices.config):
+        if placement is None or config.opaque is None or config.opaque.driver != driver:
+            continue
+        mine = [got[name] for name in config.requests or got if name in got]
+        if mine and not any(mine) and _is_attachment(config.opaque):
+            whose = " and ".join(config.requests) or "the claim"
+            said.append(f"config {number}: an Attachment is for NICs, and {whose} has none; it does nothing")
+    return tuple(said)
+
+
+def _is_attachment(opaque: OpaqueConfig) -> bool:
+    try:
+        return isinstance(decode_user(bytes(opaque.parameters)), Attachment)
+    except ConfigError:
+        return False  # the claim is refused for it
 
 
 def is_near(name: str, driver: str) -> bool:

@@ -91,6 +91,13 @@ def test_a_class_may_insist() -> None:
     assert "only a DeviceClass" in refusal(found, claim(attachment("blue", enforce=True)), vf_class())
 
 
+def test_two_words_of_a_class_must_be_the_same() -> None:
+    found = networks(blue={}, red={})
+    both = vf_class(attachment("blue", enforce=True), attachment("red"))
+    assert refusal(found, claim(), both) == 'DeviceClass "vf": has two Attachments that differ; right is one'
+    assert names(found, claim(), vf_class(attachment("blue"), attachment("blue"))) == {"nic": "blue"}
+
+
 def test_the_default_is_the_first_by_name_that_the_namespace_may_use_and_then_the_builtin_one() -> None:
     default = {"default": True}
     found = networks(zinc=default, blue=default, amber={**default, "namespaces": {"names": ["other"]}})

@@ -11,6 +11,7 @@ from controller.allocator.cel import CelCache
 from controller.explaining import explain
 from controller.settings import PlacementSettings
 from controller.unheeded import is_near, unheeded
+from driver.kube.fabric import FabricNetwork
 from driver.kube.objects import DeviceClass, ResourceClaim
 from driver.names import API_VERSION, DRIVER_NAME
 from tests.unit.controller.model import a_cluster
@@ -96,6 +97,38 @@ def test_a_config_of_a_class_is_looked_at_as_well() -> None:
     classes = {**BY_NAME, "gpu.tandem-dra.io": msgspec.json.decode(spec, type=DeviceClass)}
     (said,) = unheeded(a_claim("c"), classes, DRIVER_NAME)
     assert said.startswith('DeviceClass "gpu.tandem-dra.io": config 0: opaque.driver is "tandem-dra.com"')
+
+
+@pytest.mark.parametrize(
+    ("requests", "nics", "said"),
+    [
+        (["gpu"], 1, ["config 0: an Attachment is for NICs, and gpu has none; it does nothing"]),
+        ([], 0, ["config 0: an Attachment is for NICs, and the claim has none; it does nothing"]),
+        (["nic"], 1, []),
+        (["gpu", "nic"], 1, []),
+        ([], 1, []),
+    ],
+)
+def test_an_attachment_of_requests_that_got_no_nic_is_said(
+    requests: list[str], nics: int, said: list[str]
+) -> None:
+    attachment = {"apiVersion": API_VERSION, "kind": "Attachment", "network": "fast"}
+    text = msgspec.json.encode(attachment).decode()
+    claim = configured(DRIVER_NAME, text, requests)
+    if not nics:
+        kept = [one for one in claim.spec.devices.requests if one.name == "gpu"]
+        devices = msgspec.structs.replace(claim.spec.devices, requests=kept)
+        spec = msgspec.structs.replace(claim.spec, devices=devices)
+        claim = msgspec.structs.replace(claim, spec=spec)
+    cluster = a_cluster()
+    fabric = {"metadata": {"name": "fast"}, "spec": {"namespaces": {"selector": {}}}}
+    cluster.state.apply_namespace("default", {})
+    cluster.state.apply_network(None, msgspec.convert(fabric, FabricNetwork))
+    cluster.put_claim(claim)
+    cluster.put_pod(a_pod("p", ["c"]))
+    cluster.run()
+    assert cluster.node_of("c") is not None
+    assert cluster.messages("c", "ConfigNotRead") == said
 
 
 def test_the_controller_says_it_once_and_places_the_pod_all_the_same() -> None:
