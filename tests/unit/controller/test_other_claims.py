@@ -313,6 +313,19 @@ def test_pods_of_one_kind_are_refused_together_each_in_its_own_words() -> None:
     assert [where(cluster, f"p{n}") for n in range(20)].count("n2") == 2
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_node_in_scheduler_mode_serves_a_pod_only_with_the_other_device(there: bool) -> None:
+    cluster = a_cluster(0)
+    cluster.add_node(a_node("s0"), slices_of("s0", an_inventory(pairs=2), taint=False))
+    cluster.add_node(a_node("c0"), slices_of("c0", an_inventory(pairs=1)))
+    publish(cluster, *theirs_on("s0" if there else "c0"))
+    cluster.put_claim(a_claim("p-ours", gpus=2, nics=2))
+    cluster.put_claim(their_claim("theirs"))
+    cluster.put_pod(a_pod("p", ["p-ours", "theirs"]))
+    cluster.wait(1)
+    assert bool(cluster.messages("p", "Unsatisfiable")) is not there
+
+
 def test_members_of_a_gang_share_the_other_drivers_devices() -> None:
     cluster = a_cluster(4)
     publish(cluster, *theirs_on("n1"), *theirs_on("n3"))
