@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
@@ -26,7 +27,9 @@ from controller.state import ClusterState
 from driver.errors import ConfigError
 from driver.kube.objects import DeviceClass, ResourceClaim
 
-_AS_KUBE_SCHEDULER = Options(driver="", managed_only=False)
+_STEPS: Final = 200
+"""A search that takes longer counts as a yes: it is not our device that depends on it."""
+_AS_KUBE_SCHEDULER: Final = Options(driver="", managed_only=False, steps=_STEPS)
 """Our taint is tolerated by who says so."""
 
 

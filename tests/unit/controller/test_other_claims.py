@@ -282,6 +282,20 @@ def test_what_our_allocator_cannot_judge_is_left_to_kube_schedulers_verdict(expr
     assert where(cluster, "p") is not None
 
 
+def test_a_search_that_takes_long_is_left_to_kube_schedulers_verdict() -> None:
+    """Twelve devices with a number each do not serve sixteen requests that all want another number."""
+    cluster = a_cluster(1)
+    devices = [f"x-{n}: type=x number={n}" for n in range(12)]
+    publish(cluster, *world.slices(devices, driver=OTHER, pool="pool", node="n0"))
+    ways = [{"name": f"way-{n}", "deviceClassName": OTHER, "count": 1} for n in range(8)]
+    requests = [{"name": f"r{n}", "firstAvailable": ways} for n in range(16)]
+    document = msgspec.json.decode(msgspec.json.encode(a_claim("theirs", requests=requests)))
+    document["spec"]["devices"]["constraints"] = [{"distinctAttribute": f"{OTHER}/number"}]
+    need(cluster, "p", msgspec.json.decode(msgspec.json.encode(document), type=ResourceClaim))
+    cluster.run()
+    assert where(cluster, "p") == "n0"
+
+
 def test_other_drivers_devices_cost_nothing_until_a_pod_needs_them() -> None:
     cluster = a_cluster(12)
     for number in range(12):
@@ -447,7 +461,7 @@ def load(cluster: ModelCluster, objects: Sequence[KubeObject]) -> None:
         cluster.put_pod(pod)
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(amounts=AMOUNTS, wanted=WANTED)
 def test_controller_explain_and_plan_agree_whether_there_is_a_place(
     amounts: list[tuple[int, int, int]], wanted: list[tuple[str, int]]
@@ -482,7 +496,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(steps=STEPS)
 def test_whoever_can_be_placed_is_in_order_whatever_happens_to_other_drivers_devices(
     steps: list[tuple[str, int, int]],
