@@ -40,3 +40,21 @@ def test_an_alignment_with_swapped_sides_waits_and_says_what_is_right(
         '0/1 nodes: 1 × config 0: pairs.gpus is "nic", which yields NICs (vf) and no GPU; '
         "right is pairs: {gpus: gpu, nics: nic}"
     )
+
+
+def test_a_config_of_a_driver_that_is_nearly_ours_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swapped = (DATA / "alignment-sides-swapped.yaml").read_text()
+    head, ours, tail = swapped.rpartition("driver: tandem-dra.io")
+    file = tmp_path / "misspelt.yaml"
+    file.write_text(f"{head}{ours.replace('-', '.')}{tail}")
+    note = (
+        'config 0: opaque.driver is "tandem.dra.io", its parameters are of tandem-dra.io; nobody reads it here; '
+        'right is "tandem-dra.io"'
+    )
+    assert main(["plan", "-f", str(file), "-o", "json"]) == 0
+    (pod,) = json.loads(capsys.readouterr().out)["pods"]
+    assert [claim["notes"] for claim in pod["claims"]] == [[note]]
+    assert main(["plan", "-f", str(file)]) == 0
+    assert f"note claim c: {note[:60]}" in capsys.readouterr().out
