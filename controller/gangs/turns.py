@@ -15,7 +15,7 @@ from controller.actions import Tell
 from controller.allocator.cel import SelectorsPendingError
 from controller.allocator.limits import listed
 from controller.backoff import Backoff, Tried
-from controller.choice import Chooser
+from controller.choice import Chooser, Reasons
 from controller.gangs.book import GangBook, Roll
 from controller.gangs.joint import Joint, NoRoom, Placed
 from controller.gangs.kinds import Band, kinds_of
@@ -283,14 +283,16 @@ class GangTurns:
         text += f"; pod {name} has none"
         if room.reason:
             return joined(f"{text}; {room.reason}", "", before=before)
-        obstacles, change = self._obstacles(roll, room, left_out)
+        found = self._one_by_one(roll, room, left_out)
         nearest = self._nearest(roll, room, left_out)
         if not nearest or nearest.startswith(_SMALLER):  # else it is the gang's own word that is in the way
-            nearest += change
-        return joined(f"{text}{obstacles}", nearest, before=before)
+            one = replace(found, refused=found.refused[:1])  # others cost as much, and help no more
+            change = self._chooser.nearest(room.short.wanted, one)
+            nearest += change and f"; for one more member{change[1:]}"
+        return joined(f"{text}{_obstacles(found)}", nearest, before=before)
 
-    def _obstacles(self, roll: Roll, room: NoRoom, left_out: Mapping[str, float]) -> tuple[str, str]:
-        """Why the member that has no room has none, node by node, in groups; and what would help one more."""
+    def _one_by_one(self, roll: Roll, room: NoRoom, left_out: Mapping[str, float]) -> Reasons:
+        """Why nodes refuse the member that has no room, on the rails and in the domain of the others."""
         short, within = room.short, (roll.gang.within, room.domain)
         quest = Quest(
             short.pod,
@@ -300,13 +302,7 @@ class GangTurns:
             limits=room.limits,
             within=within if all(within) else None,
         )
-        found = self._chooser.reasons(quest)
-        parts = [found.why_not] if found.why_not else []
-        if found.open:
-            nodes = f"{found.open} node{'s' * (found.open > 1)}"
-            parts.insert(0, f"{nodes} would take it, but not beside the others")
-        change = self._chooser.nearest(short.wanted, found)
-        return f": {'; '.join(parts)}" if parts else "", change and f"; for one more member{change[1:]}"
+        return self._chooser.reasons(quest)
 
     def _nearest(self, roll: Roll, room: NoRoom, left_out: Mapping[str, float]) -> str:
         """Which word of the gang's would have to be another."""
@@ -331,6 +327,15 @@ class GangTurns:
                 key = claim.metadata.namespace, claim.metadata.name
                 if key in self._state.unreserved:
                     yield key
+
+
+def _obstacles(found: Reasons) -> str:
+    """What nodes say to the member that has no room, in groups."""
+    parts = [found.why_not] if found.why_not else []
+    if found.open:
+        nodes = f"{found.open} node{'s' * (found.open > 1)}"
+        parts.insert(0, f"{nodes} would take it, but not beside the others")
+    return f": {'; '.join(parts)}" if parts else ""
 
 
 def _missing(roll: Roll) -> str:
