@@ -35,6 +35,8 @@ _SMALL_COLUMN: Final = 16
 """A column that another node has as well counts as so many verdicts."""
 _TEXT: Final = 40
 """A text for a verdict counts as so many."""
+_MOST_LEAKED: Final = 100_000
+"""Steps of programs that leak, in this process; what comes after them is evaluated in the other one."""
 _BESIDE_SECONDS: Final = 0.02
 
 
@@ -71,6 +73,7 @@ class CelCache:
         self._beside = beside
         self._left: int | None = None
         self._spent = False
+        self._leaked = 0
         self._programs: Kept[str, Program] = Kept(_KEPT_BYTES)
         self._verdicts: Kept[tuple[str, bytes], Verdict] = Kept(_KEPT_VERDICTS)
         self._columns: Kept[tuple[int, str], dict[str, tuple[Verdict, ...]]] = Kept(_KEPT_COLUMNS)
@@ -129,6 +132,7 @@ class CelCache:
             if verdict is None:
                 program = self.check(expression)
                 self._spend(program.steps)
+                self._leaked += program.steps if program.leaks else 0
                 verdict = evaluate(program, _content(device))
                 self._keep(expression, digest, verdict)
             verdicts[digest] = verdict
@@ -146,10 +150,11 @@ class CelCache:
         return tuple(verdicts[digest] for digest in seen)
 
     def _takes_long(self, expression: str) -> bool:
-        """One evaluation could, or compiling."""
-        if self._beside is None:
-            return False
-        return len(expression.encode()) > _LONG or self.check(expression).steps > TURN_STEPS
+        """One evaluation could, or compiling; or its memory would be lost."""
+        if self._beside is None or len(expression.encode()) > _LONG:
+            return self._beside is not None
+        program = self.check(expression)
+        return program.steps > TURN_STEPS or (program.leaks and self._leaked > _MOST_LEAKED)
 
     def _spend(self, steps: int) -> None:
         """The first thing in a turn is done whatever it costs, so that every turn gets further."""

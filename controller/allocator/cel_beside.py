@@ -97,7 +97,11 @@ class BesideProcess:
                 self._read += data
                 *lines, self._read = self._read.split(b"\n")
                 for line in lines:
-                    self._take(msgspec.json.decode(line, type=Answer))
+                    answer = msgspec.json.decode(line, type=Answer | None)
+                    if answer is None:  # it ends as it should
+                        self._asked.clear()
+                    else:
+                        self._take(answer)
             failed = self._asked[0][0] if self._asked else None
             self.stop()
             if failed is not None:

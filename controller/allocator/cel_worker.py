@@ -2,7 +2,8 @@
 
 A question is a line of JSON, an expression and what it sees of devices; an answer is a line for each device.
 An evaluation that takes too long ends the process (the kernel's timer does, since nothing of Python runs
-while the C++ runtime does), as one that takes too much memory does. Who asked notices, and starts another.
+while the C++ runtime does), as one that takes too much memory does. Who asked notices, and starts another. A
+process in which the binding has lost much memory says null and ends.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from controller.allocator.cel_program import Compiler, Content, evaluate
 
 SECONDS: Final = 5.0
 """Of processor time for one evaluation: Kubernetes takes a tenth of a second for what its limit allows."""
+_MOST_LEAKED: Final = 300_000
+"""Steps of programs that leak."""
 _MEMORY: Final = 1 << 30
 """Bytes of address space, of which the runtime's code and Python's are a third."""
 
@@ -34,7 +37,7 @@ def main(seconds: float = SECONDS) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     decoder = msgspec.json.Decoder(Question)
-    compiler = Compiler()
+    compiler, leaked = Compiler(), 0
     for line in sys.stdin.buffer:
         expression, contents = decoder.decode(line)
         program = None
@@ -46,6 +49,10 @@ def main(seconds: float = SECONDS) -> None:
             signal.setitimer(signal.ITIMER_PROF, 0)
             sys.stdout.buffer.write(msgspec.json.encode(verdict) + b"\n")
             sys.stdout.buffer.flush()
+            leaked += program.steps if program.leaks else 0
+        if leaked > _MOST_LEAKED:
+            sys.stdout.buffer.write(b"null\n")
+            return
 
 
 if __name__ == "__main__":

@@ -79,3 +79,13 @@ def test_a_question_is_not_lost_where_the_process_ends(beside: BesideProcess) ->
     beside.stop()
     assert beside.fileno() == -1
     assert answers(beside, "size(device.driver) > 2", [content(1)]) == [True]
+
+
+def test_a_process_that_lost_much_memory_is_replaced(beside: BesideProcess) -> None:
+    leaks = 'lists.range(1000).all(x, isQuantity("1"))'
+    some = [content(rail) for rail in range(120)]
+    assert answers(beside, leaks, some) == [True] * 120
+    before = beside._process
+    assert answers(beside, leaks.replace("1000", "999"), some) == [True] * 120
+    assert answers(beside, "device.driver == 'x'", some[:1]) == [False]
+    assert beside._process is not before
