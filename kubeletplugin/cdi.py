@@ -107,6 +107,13 @@ class CdiFiles:
             fresh.write_bytes(data)
         fresh.replace(target)
 
+    def claims(self) -> set[str]:
+        """UIDs of the claims that have a file. Raises OSError."""
+        if not self._directory.is_dir():
+            return set()
+        names = [file.name for file in self._directory.iterdir() if file.name.startswith(self._prefix)]
+        return {name.removeprefix(self._prefix).removesuffix(".json") for name in names}
+
     def remove(self, claim_uid: str) -> None:
         """Remove a claim's file; none is no error."""
         self._path(claim_uid).unlink(missing_ok=True)

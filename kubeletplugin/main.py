@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
-import os
 import signal
 import sys
 import threading
@@ -27,7 +25,7 @@ from driver.kube.client import KubeClient
 from driver.kube.events import EventRecorder, ObjectReference
 from driver.kube.objects import Node
 from driver.overlay import Overlay
-from kubeletplugin import service, sockets, steps
+from kubeletplugin import process, service, sockets, steps
 from kubeletplugin.attach.engine import AttachEngine
 from kubeletplugin.attach.protocol import CniCall, Reply
 from kubeletplugin.attach.server import CniServer
@@ -85,7 +83,7 @@ class Plugin:
         self._leads = False
         self._ledger = Ledger(
             settings.state_dir / "ledger.db",
-            boot_id=_boot_id(),
+            boot_id=process.boot_id(),
             instance=settings.pod_uid or uuid.uuid4().hex,
         )
         self._client = KubeClient.load(settings.kubeconfig, user_agent="tandem-kubelet-plugin")
@@ -217,12 +215,15 @@ class Plugin:
             in_use=self._in_use,
             on_taints_lost=self._warn_taints_lost,
         )
+        self._cdi_files = CdiFiles(settings.cdi_dir, settings.driver_name)
         self._sweeper = Sweeper(
             driver_name=settings.driver_name,
             node_name=settings.node_name,
             client=client,
             ledger=ledger,
             pods=PodDirectories(settings.pods_dir),
+            files=self._cdi_files,
+            may_list=settings.rebuild_ledger,
             on_held=self._publisher.set_held,
         )
         self._pods = PodCgroups(settings.cgroups)
@@ -239,7 +240,7 @@ class Plugin:
             machine=self._machine,
             engine=self._engine,
             pods=self._pods,
-            cdi_files=CdiFiles(settings.cdi_dir, settings.driver_name),
+            cdi_files=self._cdi_files,
             records=PodRecords(settings.records_dir),
             on_prepared=self._status.changed,
             on_freed=self._freed,
@@ -283,7 +284,7 @@ class Plugin:
             return "the kubelet has not registered the driver"
         if self._leads and not self._publisher.published:
             return "the node's slices are not published"
-        return ""
+        return self._sweeper.lost
 
     def _lead(self) -> None:
         """Publish and sweep, if no other instance on the node does."""
@@ -291,9 +292,7 @@ class Plugin:
             return
         self._leads = True
         self._sweeper.replay(self._preparer)
-        if self._ledger.needs_rebuild():
-            self._rebuild()
-        self._preparer.restore_files()
+        self._restore()
         self._engine.sweep()
         self._publisher.set_inventory(self._inventory)
         self._publisher.start()
@@ -322,21 +321,25 @@ class Plugin:
             except (TandemError, OSError) as error:
                 log.warning("NICs of dead pods: %s", error)
         self._install()
-        _trim()
+        process.trim()
 
     def _sweep(self) -> None:
         try:
             if self._ledger.needs_rebuild():
-                self._rebuild()
+                self._restore()
             self._sweeper.sweep(self._preparer)
         except (TandemError, OSError) as error:
             log.warning("sweep: %s", error)
 
-    def _rebuild(self) -> None:
+    def _restore(self) -> None:
+        """Make the files what the ledger says, once it knows all claims that run here."""
         try:
-            self._sweeper.rebuild(self._preparer)
+            if self._ledger.needs_rebuild():
+                self._sweeper.rebuild(self._preparer)
         except TandemError as error:
             log.warning("the ledger is not filled from the API yet: %s", error)
+        if not self._ledger.needs_rebuild():
+            self._preparer.restore_files()
 
     def _install(self) -> None:
         try:
@@ -392,16 +395,3 @@ def _server(workers: int, name: str, path: Path) -> grpc.Server:
     )
     server.add_insecure_port(f"unix:{path}")
     return server
-
-
-def _trim() -> None:
-    """Give back what only the start, or a burst, needed: glibc keeps it, for each thread that had any."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return os.uname().nodename

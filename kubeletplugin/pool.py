@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -36,6 +37,8 @@ class Delete:
 
     slice: ResourceSlice
 
+
+_OBJECT_NAME_LENGTH: Final = 253
 
 Write = Create | Update | Delete
 
@@ -68,6 +71,20 @@ def writes(
         elif not intact:
             steps.append(Update(_over(there, _with(slice_, generation))))
     return steps
+
+
+def under_other_names(desired: Sequence[ResourceSlice], names: Mapping[str, str]) -> list[ResourceSlice]:
+    """The slices under the object names that `names` has in place of theirs."""
+    replace = msgspec.structs.replace
+    return [
+        replace(item, metadata=replace(item.metadata, name=names.get(item.metadata.name, item.metadata.name)))
+        for item in desired
+    ]
+
+
+def other_name(name: str, salt: str) -> str:
+    """An object name that sorts like `name` and that nobody can guess who does not know the salt."""
+    return f"{name[: _OBJECT_NAME_LENGTH - len(salt) - 1].rstrip('.-')}-{salt}"
 
 
 def lost_taints(sent: ResourceSlice, stored: ResourceSlice) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import secrets
 import threading
 from collections.abc import Callable, Set
 from dataclasses import replace
@@ -17,10 +18,20 @@ from driver.devices import Inventory
 from driver.errors import KubeConflictError, KubeError, KubeNotFoundError, RetryableError
 from driver.kube import paths
 from driver.kube.client import KubeClient
-from driver.kube.objects import Node, ResourceSlice
+from driver.kube.objects import ResourceSlice
 from driver.kube.watch import Change, Informer
 from driver.slices import SliceOptions, build, slice_name
-from kubeletplugin.pool import Create, Delete, Write, lost_taints, without_taints, writes
+from kubeletplugin.identity import node_uid
+from kubeletplugin.pool import (
+    Create,
+    Delete,
+    Write,
+    lost_taints,
+    other_name,
+    under_other_names,
+    without_taints,
+    writes,
+)
 from kubeletplugin.troubles import link_taints, lost_devices, with_lost
 
 log = logging.getLogger(__name__)
@@ -61,6 +72,7 @@ class Publisher:
         self._lost: frozenset[str] = frozenset()
         self._last: list[ResourceSlice] = []
         self._observed: dict[str, ResourceSlice] = {}
+        self._names: dict[str, str] = {}  # in place of those that others have
         self._generation = 0
         self._changed = threading.Condition()
         self._dirty = False
@@ -122,6 +134,8 @@ class Publisher:
         self._changed.notify()
 
     def _on_change(self, change: Change[ResourceSlice]) -> None:
+        if (item := change.new or change.old) is not None and not self._is_ours(item):
+            return
         with self._changed:
             if change.new is not None:
                 there = self._observed.get(change.new.metadata.name)
@@ -166,9 +180,10 @@ class Publisher:
     def _publish(self) -> None:
         """Bring the API's slices in line, until nothing is left to write."""
         if not self._node_uid:
-            self._node_uid = self._client.get(paths.node(self._node_name), Node).metadata.uid
+            self._node_uid = node_uid(self._client, self._node_name)
         with self._changed:
-            steps = writes(self._observed, self._desired(), self._generation)
+            desired = under_other_names(self._desired(), self._names)
+            steps = writes(self._observed, desired, self._generation)
         for step in steps:
             self._write(step)
         if steps:
@@ -208,7 +223,11 @@ class Publisher:
             else:
                 stored = self._client.update(paths.slice_(name), step.slice, ResourceSlice)
         except (KubeConflictError, KubeNotFoundError) as error:
-            self._note(name, self._look(name))
+            there = self._look(name)
+            if there is not None and not self._is_ours(there):
+                self._give_up_name(name, there)
+                there = None
+            self._note(name, there)
             raise KubeConflictError(str(error), status=error.status, reason=error.reason) from error
         if self._taints_work and lost_taints(step.slice, stored):
             self._taints_work = False
@@ -219,6 +238,23 @@ class Publisher:
             )
             self._on_taints_lost()
         self._note(name, stored)
+
+    def _is_ours(self, there: ResourceSlice) -> bool:
+        return there.spec.driver == self._driver_name and there.spec.node_name == self._node_name
+
+    def _give_up_name(self, name: str, there: ResourceSlice) -> None:
+        """Another node, or another driver, has a slice of this name: ours is published under one that nobody
+        can guess, or whoever is quicker could keep a node's devices from the cluster.
+        """
+        wanted = next((old for old, new in self._names.items() if new == name), name)
+        self._names[wanted] = other_name(wanted, secrets.token_hex(4))
+        log.error(
+            "slices: the name %s is taken by a slice of driver %s, node %s: published as %s instead",
+            name,
+            there.spec.driver,
+            there.spec.node_name or "(none)",
+            self._names[wanted],
+        )
 
     def _look(self, name: str) -> ResourceSlice | None:
         try:

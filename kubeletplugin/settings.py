@@ -22,6 +22,7 @@ from driver.slices import SliceOptions
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _ALLOCATIONS: Final = ("controller", "scheduler")
 _MIG: Final = ("off", "static")
+_SWITCH: Final = ("off", "on")
 _SHARED: Final = tuple(sorted(SHARED_CAPACITY))
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 SHIM: Final = "tandem-cni"
@@ -60,6 +61,7 @@ class Settings:
     cni_shim: Path | None
     cni_bin_dir: Path
     cni_conf_dir: Path
+    rebuild_ledger: bool
     pod_uid: str
     log_level: str
 
@@ -139,6 +141,13 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> S
     option("cni-shim", shutil.which(SHIM) or "", "CNI shim to put on the host; empty: none")
     option("cni-bin-dir", "/opt/cni/bin", "where the container runtime looks for CNI plugins")
     option("cni-conf-dir", "/etc/cni/net.d", "where it looks for networks")
+    option(
+        "rebuild-ledger",
+        "off",
+        "fill a ledger that was lost with the claims that the API gives to this node; needs the right to "
+        "list all claims (deploy/components/lost-ledger)",
+        choices=_SWITCH,
+    )
     option("pod-uid", "", "UID of the plugin's own pod; empty for a plain process", variable="POD_UID")
     option(
         "log-level", "info", "debug, info, warning or error", choices=("debug", "info", "warning", "error")
@@ -149,6 +158,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> S
         ("--allocation", values.allocation, _ALLOCATIONS),
         ("--log-level", values.log_level, _LOG_LEVELS),
         ("--mig", values.mig, _MIG),
+        ("--rebuild-ledger", values.rebuild_ledger, _SWITCH),
     ):
         if value not in choices:
             raise ConfigError(f"{value!r} is none of {', '.join(choices)}", path=name)
@@ -189,6 +199,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> S
         cni_shim=Path(values.cni_shim) if values.cni_shim else None,
         cni_bin_dir=Path(values.cni_bin_dir),
         cni_conf_dir=Path(values.cni_conf_dir),
+        rebuild_ledger=values.rebuild_ledger == "on",
         pod_uid=values.pod_uid,
         log_level=values.log_level,
     )

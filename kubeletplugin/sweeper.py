@@ -19,6 +19,7 @@ from driver.kube import paths
 from driver.kube.client import KubeClient
 from driver.kube.objects import ResourceClaim
 from kubeletplugin import claims
+from kubeletplugin.cdi import CdiFiles
 from kubeletplugin.ledger import ClaimRecord, Ledger
 from kubeletplugin.preparer import Preparer
 
@@ -39,7 +40,12 @@ class PodDirectories:
 class Sweeper:
     """Holds the ledger against the API and the node.
 
+    Attributes:
+        lost: what to say while claims are prepared that the ledger does not know; empty where it knows all.
+
     Args:
+        files: tell, where the ledger was lost, whether anything was prepared since the node has started.
+        may_list: an empty ledger may be filled with all claims of the API that are this node's.
         on_held: told the names of all devices that the API calls free, or gave to another claim, while
             an old claim still has them; called when they change.
     """
@@ -52,6 +58,8 @@ class Sweeper:
         client: KubeClient,
         ledger: Ledger,
         pods: PodDirectories,
+        files: CdiFiles,
+        may_list: bool = False,
         on_held: Callable[[frozenset[str]], None] = lambda _: None,
     ) -> None:
         self._driver_name = driver_name
@@ -59,10 +67,13 @@ class Sweeper:
         self._client = client
         self._ledger = ledger
         self._pods = pods
+        self._files = files
+        self._may_list = may_list
         self._on_held = on_held
         self._stale: set[str] = set()
         self._reported: frozenset[str] = frozenset()
         self._lock = threading.Lock()
+        self.lost = ""
 
     def replay(self, preparer: Preparer) -> None:
         """At start, alone on the node: undo half-made prepares, finish half-made unprepares."""
@@ -74,14 +85,19 @@ class Sweeper:
                 self._try(preparer, record)
 
     def rebuild(self, preparer: Preparer) -> None:
-        """Fill an empty ledger with the claims that the API gives to this node.
+        """Fill an empty ledger with the claims that the API gives to this node, if claims may be listed. Else
+        wait until the pods of all claims that it does not know have ended: a new node has none.
 
         A NIC that is in a pod comes home with the pod's network namespace; that it is there is not known
         any more.
 
         Raises:
             KubeError: the API does not answer; the ledger still says that it needs this.
+            OSError: the CDI directory cannot be read.
         """
+        if not self._may_list:
+            self._wait_for_unknown()
+            return
         found, _ = self._client.list(
             paths.claims(), ResourceClaim, skip=lambda error: log.warning("ledger: %s", error)
         )
@@ -91,8 +107,25 @@ class Sweeper:
                 preparer.adopt(claim)
             except TandemError as error:
                 log.warning("ledger: %s", error)
+        self.lost = ""
         self._ledger.rebuilt()
         log.info("ledger: filled from the API, %d claims", len(mine))
+
+    def _wait_for_unknown(self) -> None:
+        unknown = self._files.claims() - {record.plan.uid for record in self._ledger.claims()}
+        if not unknown:
+            self.lost = ""
+            self._ledger.rebuilt()
+            return
+        if not self.lost:
+            log.error(
+                "ledger: it was lost while %d claims were prepared (%s): what their pods still use when the "
+                "claims are gone is not known. Fill it with --rebuild-ledger=on, which needs the right to "
+                "list claims (deploy/components/lost-ledger), or drain the node",
+                len(unknown),
+                ", ".join(sorted(unknown)),
+            )
+        self.lost = f"the ledger was lost, and {len(unknown)} prepared claims are unknown to it"
 
     def sweep(self, preparer: Preparer) -> None:
         """Look at every claim. What the API does not answer for stays."""

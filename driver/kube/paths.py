@@ -90,6 +90,11 @@ def pod_groups() -> str:
     return "/apis/scheduling.k8s.io/v1alpha2/podgroups"
 
 
+def self_review() -> str:
+    """Where a client asks who it is (SelfSubjectReview)."""
+    return "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+
+
 def leases(namespace: str) -> str:
     """Leases of a namespace."""
     return _under("/apis/coordination.k8s.io/v1", "leases", namespace)

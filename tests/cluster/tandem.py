@@ -294,4 +294,8 @@ def installed(cluster: Cluster, allocation: str = "controller") -> Iterator[Tand
 
 def _manifests() -> Sequence[tuple[str, ...]]:
     base = [(f"--namespace={SYSTEM}", f"--filename={ROOT}/deploy/base/{name}.yaml") for name in _MANIFESTS]
-    return [(base[0][1],), *base[1:], (f"--kustomize={ROOT}/deviceclasses",)]
+    # These name their namespace, or have none.
+    more = [
+        (f"--filename={ROOT}/deploy/{name}.yaml",) for name in ("base/node-events-rbac", "overlays/mock/rbac")
+    ]
+    return [(base[0][1],), *base[1:], *more, (f"--kustomize={ROOT}/deviceclasses",)]

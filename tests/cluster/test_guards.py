@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from driver.errors import KubeRefusedError
+from driver.kube.client import KubeClient
 from driver.names import CLAIM_FINALIZER, CONTROLLER_TAINT, DRIVER_NAME, pool_name
+from kubeletplugin.identity import node_uid
+from tests.cluster.accounts import kubeconfig_of
 from tests.cluster.tandem import ROOT, SYSTEM
 from tests.controlplane import Cluster, wait_for
 from tests.controlplane.api import ApiError
@@ -45,6 +52,7 @@ def cluster() -> Iterator[Cluster]:
         for name in ("admission", "networks-admission"):
             made.apply((BASE / f"{name}.yaml").read_text())
         made.kubectl("apply", f"--namespace={SYSTEM}", f"--filename={BASE / 'kubelet-plugin-rbac.yaml'}")
+        made.apply((BASE / "node-events-rbac.yaml").read_text())
         made.apply(
             json.dumps(
                 {
@@ -366,22 +374,105 @@ def test_no_version_moves_a_slice_to_another_node_or_pool(
             assert "immutable" in said, version
 
 
+PLUGIN = f"system:serviceaccount:{SYSTEM}:tandem-kubelet-plugin"
+
+
+def may(cluster: Cluster, user: str, namespace: str, verb: str, resource: str) -> bool:
+    """The authorizers' word; `resource` is ``group/resource``, or ``group/resource/subresource``."""
+    group, name, subresource = (*resource.split("/"), "")[:3]
+    attributes = {"namespace": namespace, "verb": verb, "group": group, "resource": name}
+    attributes["subresource"] = subresource
+    groups = ["system:authenticated"]
+    if user == PLUGIN:
+        groups += ["system:serviceaccounts", f"system:serviceaccounts:{SYSTEM}"]
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": user, "groups": groups, "resourceAttributes": attributes},
+    }
+    answer = cluster.api.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+    return bool(answer["status"]["allowed"])
+
+
+DRA = "resource.k8s.io"
+EVERY_VERB = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+MAY = [
+    ("get", f"{DRA}/resourceclaims"),
+    ("watch", f"{DRA}/resourceslices"),
+    ("patch", f"{DRA}/resourceclaims/status"),
+]
+MAY_NOT = [
+    *((verb, f"{DRA}/resourceclaims") for verb in EVERY_VERB if verb != "get"),
+    *((verb, f"{DRA}/resourceclaims/{part}") for verb in EVERY_VERB for part in ("binding", "driver")),
+    *(
+        (verb, f"/{thing}")
+        for verb in EVERY_VERB
+        for thing in ("pods", "nodes", "secrets", "configmaps", "events")
+    ),
+    *((verb, "events.k8s.io/events") for verb in EVERY_VERB),
+    ("deletecollection", f"{DRA}/resourceslices"),
+    ("create", "/serviceaccounts/token"),
+    ("create", "/pods/eviction"),
+]
+
+
+@pytest.mark.parametrize("where", ["kube-system", SYSTEM, "namespace"])
+def test_a_plugins_token_may_no_more_than_it_needs(cluster: Cluster, namespace: str, where: str) -> None:
+    inside = namespace if where == "namespace" else where
+    assert [one for one in MAY if not may(cluster, PLUGIN, inside, *one)] == []
+    assert [one for one in MAY_NOT if may(cluster, PLUGIN, inside, *one)] == []
+    assert may(cluster, PLUGIN, "default", "create", "events.k8s.io/events")
+
+
+def test_a_plugin_learns_its_nodes_uid_from_its_token_and_reads_no_node(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    bound = ("--bound-object-kind=Node", f"--bound-object-name={TAKEN_OVER}")
+    config = tmp_path / "kubeconfig"
+    config.write_text(kubeconfig_of(cluster, SYSTEM, "tandem-kubelet-plugin", *bound))
+    with closing(KubeClient.load(config, user_agent="test")) as client:
+        uid = cluster.api.get(f"/api/v1/nodes/{TAKEN_OVER}")["metadata"]["uid"]
+        assert node_uid(client, TAKEN_OVER) == uid
+        with pytest.raises(KubeRefusedError):
+            node_uid(client, VICTIM)
+
+
 def test_a_tenant_writes_neither_slices_nor_classes_nor_what_was_allocated(
     cluster: Cluster, namespace: str
 ) -> None:
-    tenant = ("--as=mallory",)
     cluster.kubectl(
         f"--namespace={namespace}", "create", "rolebinding", "m", "--clusterrole=admin", "--user=mallory"
     )
 
-    def may(verb: str, resource: str, subresource: str = "") -> bool:
-        what = ("auth", "can-i", verb, resource, f"--subresource={subresource}")
-        return not refusal(cluster.kubectl, *tenant, f"--namespace={namespace}", *what)
+    def mallory(verb: str, resource: str) -> bool:
+        return may(cluster, "mallory", namespace, verb, resource)
 
-    assert may("create", "resourceclaims.resource.k8s.io")
+    assert mallory("create", f"{DRA}/resourceclaims")
     for verb in ("create", "update", "patch", "delete"):
         for resource in ("resourceslices", "deviceclasses", "devicetaintrules"):
-            assert not may(verb, f"{resource}.resource.k8s.io"), (verb, resource)
-        assert not may(verb, "fabricnetworks.tandem-dra.io"), verb
+            assert not mallory(verb, f"{DRA}/{resource}"), (verb, resource)
+        assert not mallory(verb, "tandem-dra.io/fabricnetworks"), verb
         for subresource in ("status", "binding", "driver"):
-            assert not may(verb, "resourceclaims.resource.k8s.io", subresource), (verb, subresource)
+            assert not mallory(verb, f"{DRA}/resourceclaims/{subresource}"), (verb, subresource)
+
+
+@pytest.mark.parametrize(
+    "made_of",
+    [["base"], ["overlays/mock"], ["base", "components/lost-ledger", "components/node-labels"]],
+    ids=str,
+)
+def test_the_api_server_takes_what_is_installed(cluster: Cluster, tmp_path: Path, made_of: list[str]) -> None:
+    first, *components = (os.path.relpath(ROOT / "deploy" / name, tmp_path) for name in made_of)
+    whole = {"resources": [first], "components": components}
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(whole))
+    taken = cluster.kubectl("apply", "--dry-run=server", f"--kustomize={tmp_path}", "--output=json")
+    objects = json.loads(taken)["items"]
+    roles = {(o["kind"], o["metadata"].get("namespace", ""), o["metadata"]["name"]) for o in objects}
+    assert ("RoleBinding", "default", "tandem-kubelet-plugin") in roles
+    assert ("RoleBinding", SYSTEM, "tandem-controller") in roles
+    assert ("DaemonSet", SYSTEM, "tandem-kubelet-plugin") in roles
+    subjects = [subject for o in objects for subject in o.get("subjects", [])]
+    assert {subject["namespace"] for subject in subjects} == {SYSTEM}
+    (plugin,) = [o for o in objects if o["kind"] == "DaemonSet"]
+    (container,) = plugin["spec"]["template"]["spec"]["containers"]
+    assert ("--rebuild-ledger=on" in container["args"]) == ("components/lost-ledger" in made_of)

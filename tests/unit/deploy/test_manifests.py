@@ -21,6 +21,7 @@ from driver.names import CLAIM_FINALIZER, CONTROLLER_TAINT, DRIVER_NAME
 from kubeletplugin import settings
 
 BASE = ROOT / "deploy" / "base"
+COMPONENTS = ROOT / "deploy" / "components"
 MOCK = ROOT / "deploy" / "overlays" / "mock"
 EXAMPLES = sorted((ROOT / "deviceclasses" / "examples").glob("*.yaml"))
 
@@ -107,8 +108,56 @@ def test_the_plugin_may_report_devices_of_its_own_driver_alone() -> None:
     assert all(verb.startswith("associated-node:") for verb in rule["verbs"])
 
 
+def rights(*files: Path) -> set[tuple[str, str, str, str]]:
+    """(namespace or `*`, group, resource, verb) of each."""
+    return {
+        (item["metadata"].get("namespace", "*"), group, resource, verb)
+        for item in (item for file in files for item in documents(file))
+        for rule in item.get("rules", [])
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_the_plugin_has_no_right_that_its_threat_model_does_not_name() -> None:
+    dra = "resource.k8s.io"
+    assert rights(BASE / "kubelet-plugin-rbac.yaml", BASE / "node-events-rbac.yaml") == {
+        *(("*", dra, "resourceslices", v) for v in ("get", "list", "watch", "create", "update", "delete")),
+        ("*", dra, "resourceclaims", "get"),
+        ("*", dra, "resourceclaims/status", "patch"),
+        ("*", dra, "resourceclaims/driver", "associated-node:patch"),
+        *(("default", "events.k8s.io", "events", verb) for verb in ("create", "patch")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "group", "resource", "verb"),
+    [
+        (COMPONENTS / "lost-ledger" / "rbac.yaml", "resource.k8s.io", "resourceclaims", "list"),
+        (COMPONENTS / "node-labels" / "rbac.yaml", "", "nodes", "get"),
+        (MOCK / "rbac.yaml", "", "pods", "get"),
+    ],
+    ids=["lost-ledger", "node-labels", "mock"],
+)
+def test_what_only_some_installations_need_is_one_right_of_its_own(
+    file: Path, group: str, resource: str, verb: str
+) -> None:
+    assert rights(file) == {("*", group, resource, verb)}
+    (subject,) = [s for item in documents(file) for s in item.get("subjects", [])]
+    assert subject["name"] == workload("kubelet-plugin")["serviceAccountName"]
+
+
+def test_the_component_for_a_lost_ledger_gives_the_option_that_needs_its_right() -> None:
+    (component,) = documents(COMPONENTS / "lost-ledger" / "kustomization.yaml")
+    (patch,) = component["patches"]
+    (step,) = yaml.safe_load(patch["patch"])
+    assert patch["target"]["name"] == "tandem-kubelet-plugin"
+    assert settings.parse([step["value"]], {}).rebuild_ledger
+
+
 def test_nobody_has_rights_to_everything() -> None:
-    for path in BASE.glob("*-rbac.yaml"):
+    for path in (ROOT / "deploy").rglob("*rbac.yaml"):
         for rule in (rule for item in documents(path) for rule in item.get("rules", [])):
             assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
 
@@ -123,7 +172,7 @@ def test_the_image_is_the_one_that_is_built() -> None:
 def test_the_admission_policies_speak_of_our_taint_and_our_service_account() -> None:
     text = (BASE / "admission.yaml").read_text()
     assert f'"{CONTROLLER_TAINT}"' in text
-    (account,) = re.findall(r'"system:serviceaccount:([^"]+)"', text)
+    (account,) = set(re.findall(r'"system:serviceaccount:([^"]+)"', text))
     assert account == f"tandem-system:{workload('kubelet-plugin')['serviceAccountName']}"
     assert f'["{CLAIM_FINALIZER}"]' in text
     assert text.count(f'endsWith(".{DRIVER_NAME}")') == 3

@@ -29,6 +29,7 @@ class FakeApi:
         self.requests: list[tuple[str, str]] = []
         self.before: Callable[[str, str], None] = lambda _method, _path: None
         self.keep_taints = True
+        self.user_extra: dict[str, list[str]] = {}
         self.watchers: list[queue.Queue[Json | None]] = []
         self._events: list[tuple[int, Json]] = []
         self.lock = threading.RLock()
@@ -146,6 +147,9 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             path, obj = self._path(), self._body()
+            if path.endswith("/selfsubjectreviews"):
+                self._answer(201, {"status": {"userInfo": {"username": "plugin", "extra": api.user_extra}}})
+                return
             name = f"{path}/{obj['metadata']['name']}"
             if name in api.objects:
                 self._answer(409)

@@ -12,7 +12,16 @@ from driver.kube.objects import (
     ResourceSlice,
     ResourceSliceSpec,
 )
-from kubeletplugin.pool import Create, Delete, Update, Write, lost_taints, without_taints, writes
+from kubeletplugin.pool import (
+    Create,
+    Delete,
+    Update,
+    Write,
+    lost_taints,
+    other_name,
+    without_taints,
+    writes,
+)
 
 
 def made(
@@ -130,3 +139,13 @@ def test_after_the_writes_the_pool_is_complete_in_one_newest_generation(
     (generation,) = {slice_.spec.pool.generation for slice_ in after.values()}
     assert generation >= max([slice_.spec.pool.generation for slice_ in observed.values()], default=1)
     assert writes(after, desired, generation) == []
+
+
+@given(st.integers(1, 253))
+def test_another_name_is_as_long_as_a_name_may_be_and_still_one(length: int) -> None:
+    name = ("node.example-" * 20)[:length].strip(".-")
+    made = other_name(name, "1a2b3c4d")
+    assert len(made) <= 253
+    assert made.endswith("-1a2b3c4d")
+    assert ".-" not in made
+    assert made != name

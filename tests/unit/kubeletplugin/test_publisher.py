@@ -10,7 +10,7 @@ import pytest
 
 from driver.kube import paths
 from driver.kube.client import KubeClient
-from driver.slices import SliceOptions
+from driver.slices import SliceOptions, slice_name
 from kubeletplugin.publisher import Publisher
 from tests.unit.kubeletplugin.api import SLICES, FakeApi, Json
 from tests.unit.kubeletplugin.world import DRIVER, GPUS, NODE, inventory
@@ -166,3 +166,21 @@ def test_a_conflict_is_read_again_and_settled(api: FakeApi, client: KubeClient) 
         api.before = interfere
         publisher.set_inventory(replace(inventory(), gpus=()))
         until(api, lambda found: len(found[0]["spec"]["devices"]) == 4)
+
+
+def test_a_name_that_another_node_has_taken_keeps_no_device_from_the_cluster(
+    api: FakeApi, client: KubeClient
+) -> None:
+    name = slice_name(DRIVER, NODE, 0)
+    pool = {"name": f"{DRIVER}/node-b", "generation": 1, "resourceSliceCount": 1}
+    squatter: Json = {"driver": DRIVER, "nodeName": "node-b", "pool": pool, "devices": []}
+    api.put(f"{SLICES}/{name}", {"metadata": {"name": name}, "spec": squatter})
+    with publishing(api, client) as publisher:
+        slices = until(api, lambda slices: publisher.published and len(slices) == 2)
+        (ours,) = [item for item in slices if item["spec"]["nodeName"] == NODE]
+        assert ours["metadata"]["name"].startswith(f"{name}-")
+        assert len(ours["spec"]["devices"]) == 6
+        api.remove(f"{SLICES}/{ours['metadata']['name']}")
+        again = until(api, lambda slices: len(slices) == 2)
+        assert ours["metadata"]["name"] in {item["metadata"]["name"] for item in again}
+    assert api.objects[f"{SLICES}/{name}"]["spec"] == squatter, "it is not touched"

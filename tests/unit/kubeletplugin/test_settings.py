@@ -39,6 +39,13 @@ def test_a_variable_may_only_say_what_the_option_may() -> None:
         parse([], {"TANDEM_ALLOCATION": "nobody"})
 
 
+def test_claims_are_listed_only_where_it_is_said() -> None:
+    assert not parse([], {}).rebuild_ledger
+    assert parse(["--rebuild-ledger=on"], {}).rebuild_ledger
+    with pytest.raises(ConfigError, match="--rebuild-ledger: 'yes' is none of off, on"):
+        parse([], {"TANDEM_REBUILD_LEDGER": "yes"})
+
+
 def test_what_is_published_follows_the_settings(tmp_path: Path) -> None:
     assert parse([], {}).slice_options() == SliceOptions()
     rules = tmp_path / "rules.yaml"

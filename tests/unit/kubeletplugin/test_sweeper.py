@@ -48,13 +48,55 @@ def test_a_claim_made_again_under_its_name_is_another(world: World) -> None:
     assert world.ledger.claims() == []
 
 
-def test_a_start_fills_an_empty_ledger_with_what_the_api_gives_to_this_node(world: World) -> None:
+def test_a_start_fills_an_empty_ledger_with_what_the_api_gives_to_this_node_where_it_may_list(
+    world: World,
+) -> None:
+    world.close()
+    world.open(may_list=True)
     ref = world.allocate("c", GPUS[0], VFS[0])
     world.allocate("elsewhere", GPUS[1], pool="tandem-dra.io/node-b")
     world.allocate("unused", GPUS[1], pods=[])
     world.sweeper.rebuild(world.preparer)
     assert [(record.plan.uid, record.state) for record in world.ledger.claims()] == [(ref.uid, "prepared")]
     assert not world.ledger.needs_rebuild()
+
+
+def lose_the_ledger(world: World) -> None:
+    world.close()
+    for file in (world.root / "state").iterdir():
+        file.unlink()
+    world.open()
+
+
+def test_a_new_node_has_nothing_to_fill_its_ledger_with_and_lists_nothing(world: World) -> None:
+    world.sweeper.rebuild(world.preparer)
+    assert (world.sweeper.lost, world.ledger.needs_rebuild()) == ("", False)
+    assert paths.claims() not in [path for _, path in world.api.requests]
+
+
+def test_a_ledger_that_was_lost_is_told_until_the_last_unknown_claim_has_ended(world: World) -> None:
+    first, second = world.allocate("a", GPUS[0]), world.allocate("b", GPUS[1])
+    for ref in (first, second):
+        world.preparer.prepare(ref)
+    lose_the_ledger(world)
+    world.sweeper.rebuild(world.preparer)
+    assert world.sweeper.lost == "the ledger was lost, and 2 prepared claims are unknown to it"
+    world.preparer.prepare(world.allocate("c", VFS[0]))
+    world.preparer.unprepare(first)
+    world.sweeper.rebuild(world.preparer)
+    assert world.sweeper.lost == "the ledger was lost, and 1 prepared claims are unknown to it"
+    assert world.ledger.needs_rebuild()
+    world.preparer.unprepare(second)
+    world.sweeper.rebuild(world.preparer)
+    assert (world.sweeper.lost, world.ledger.needs_rebuild()) == ("", False)
+    assert paths.claims() not in [path for _, path in world.api.requests]
+
+
+def test_the_sweep_asks_for_claims_by_name_alone(world: World) -> None:
+    world.preparer.prepare(world.allocate("c", GPUS[0]))
+    world.sweeper.sweep(world.preparer)
+    asked = {path for _, path in world.api.requests if "resourceclaims" in path}
+    assert asked == {paths.claim("ns", "c")}
 
 
 def test_what_a_killed_process_left_is_undone_or_finished_at_start(world: World) -> None:

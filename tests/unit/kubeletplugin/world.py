@@ -189,7 +189,7 @@ class World:
         self.starts = 0
         self.open()
 
-    def open(self, boot_id: str = "boot-1", dev_root: Path | None = None) -> None:
+    def open(self, boot_id: str = "boot-1", dev_root: Path | None = None, *, may_list: bool = False) -> None:
         self.starts += 1
         self.ledger = Ledger(self.root / "state/ledger.db", boot_id=boot_id, instance=f"start-{self.starts}")
         self.engine = KernelLess(self.ledger)
@@ -200,6 +200,8 @@ class World:
             client=self.client,
             ledger=self.ledger,
             pods=PodDirectories(self.pods),
+            files=CdiFiles(self.cdi, DRIVER),
+            may_list=may_list,
             on_held=self.held.append,
         )
         self.preparer = Preparer(
