@@ -93,19 +93,19 @@ class Placer:
                 self._backoff.node_gone(name)
             else:
                 self._backoff.node_changed(name)
-        self._cel.begin(TURN_STEPS)
         gangs: set[GangId] = set()
-        for key in {*_drained(state.touched), *_drained(self._again)}:
-            with self._isolated("taking in a change of pod", key):
-                try:
-                    gangs |= self._book.update(key)
-                    actions += self._enqueue(key)
-                except SelectorsPendingError as pending:
-                    self._again.add(key)
-                    self._again_at = now + pending.seconds
+        touched = {*_drained(state.touched), *_drained(self._again)}
+        with self._cel.turn(TURN_STEPS):
+            for key in touched:
+                with self._isolated("taking in a change of pod", key):
+                    try:
+                        gangs |= self._book.update(key)
+                        actions += self._enqueue(key)
+                    except SelectorsPendingError as pending:
+                        self._again.add(key)
+                        self._again_at = now + pending.seconds
         self._requeue(gangs)
         with self._isolated("noticing what others did"):
-            self._cel.begin(None)  # classes are few, and administrators'
             noticed = notices.take(state, self._ownership, self.counts)
             actions += noticed.tells
             taking_back.expire(noticed.contested, CONTESTED)
@@ -121,9 +121,9 @@ class Placer:
         self._resume()
         if turn is None:
             return actions
-        self._cel.begin(TURN_STEPS)
         try:
-            return actions + self._try(turn, now)
+            with self._cel.turn(TURN_STEPS):
+                return actions + self._try(turn, now)
         except SelectorsPendingError as pending:
             if pending.seconds:
                 self._queue.park(turn.item, turn.rank, now, generation=None, full_at=now + pending.seconds)

@@ -11,7 +11,8 @@ further.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Final, Protocol
 
@@ -79,10 +80,14 @@ class CelCache:
         self._columns: Kept[tuple[int, str], dict[str, tuple[Verdict, ...]]] = Kept(_KEPT_COLUMNS)
         self._alike: Kept[tuple[Verdict, ...], tuple[Verdict, ...]] = Kept(_KEPT_COLUMNS)
 
-    def begin(self, steps: int | None) -> None:
-        """A new turn, which may spend so many steps on selectors; None: as many as it likes."""
-        self._left = steps
-        self._spent = False
+    @contextmanager
+    def turn(self, steps: int) -> Iterator[None]:
+        """A turn that may spend so many steps on selectors; outside of turns there is no bound."""
+        self._left, self._spent = steps, False
+        try:
+            yield
+        finally:
+            self._left = None
 
     def check(self, expression: str) -> Program:
         """Compile.

@@ -208,9 +208,9 @@ class Counted(CelCache):
 
     def turns(self, node: NodeDevices, expression: str, steps: int) -> int:
         for turn in range(1, 10_000):
-            self.begin(steps)
             try:
-                assert self.select(node, expression).count(True) == 50
+                with self.turn(steps):
+                    assert self.select(node, expression).count(True) == 50
             except SelectorsPendingError:
                 continue
             return turn
@@ -229,8 +229,12 @@ def test_a_turn_that_is_too_short_for_anything_does_one_thing() -> None:
     assert cel.turns(many(), FIRST_HALF, 1) == 101  # one compiles
 
 
-def test_without_turns_all_is_evaluated() -> None:
-    assert CelCache().select(many(), FIRST_HALF).count(True) == 50
+def test_outside_of_turns_all_is_evaluated() -> None:
+    cel = CelCache()
+    node = many()
+    with pytest.raises(SelectorsPendingError), cel.turn(1):
+        cel.select(node, FIRST_HALF)
+    assert cel.select(node, FIRST_HALF).count(True) == 50
 
 
 def test_waiting_for_selectors_may_pass_by_itself() -> None:
@@ -253,7 +257,6 @@ class Later:
 def test_what_may_take_long_is_evaluated_beside_and_asked_for_again() -> None:
     later = Later()
     cel = CelCache(later)  # type: ignore[arg-type]
-    cel.begin(TURN_STEPS)
     assert cel.select(ONE, "device.driver != ''") == (True,)
     assert later.asked == []
     two = NodeDevices.build(
