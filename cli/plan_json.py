@@ -8,6 +8,7 @@ import msgspec
 import yaml
 
 from controller.planning import Plan, PlannedClaim
+from driver.kube.objects import AllocationResult, DeviceAllocationConfig, OpaqueConfig
 
 
 def to_builtins(plan: Plan) -> dict[str, Any]:
@@ -41,11 +42,32 @@ def to_yaml(plan: Plan) -> str:
     return yaml.safe_dump(document, sort_keys=False, width=110)
 
 
+def _shown(allocation: AllocationResult | None) -> AllocationResult | None:
+    """The allocation with a word in place of parameters that the API server takes and we cannot decode."""
+    if allocation is None:
+        return None
+    devices = allocation.devices
+    config = [_shown_entry(entry) for entry in devices.config]
+    return msgspec.structs.replace(allocation, devices=msgspec.structs.replace(devices, config=config))
+
+
+def _shown_entry(entry: DeviceAllocationConfig) -> DeviceAllocationConfig:
+    if entry.opaque is None:
+        return entry
+    try:
+        msgspec.json.decode(entry.opaque.parameters)
+    except (msgspec.DecodeError, RecursionError):
+        word = f"{len(bytes(entry.opaque.parameters))} bytes that cannot be decoded"
+        opaque = OpaqueConfig(driver=entry.opaque.driver, parameters=msgspec.Raw(msgspec.json.encode(word)))
+        return msgspec.structs.replace(entry, opaque=opaque)
+    return entry
+
+
 def _claim(claim: PlannedClaim) -> dict[str, Any]:
     return {
         "namespace": claim.namespace,
         "name": claim.name,
-        "allocation": claim.allocation,
+        "allocation": _shown(claim.allocation),
         "pairs": [
             {"gpu": pair.gpu, "nic": pair.nic, "tier": pair.tier.name, "rail": pair.rail}
             for pair in claim.pairs

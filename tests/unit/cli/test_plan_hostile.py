@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from cli.main import main
 from cli.plan_input import read
 from driver.errors import InvalidObjectError
 from driver.kube.objects import ResourceClaim
 from driver.names import DRIVER_NAME
+from tests.unit.cli.test_plan_networks import kinded
+from tests.unit.controller.things import CLASSES, a_node, slices_of
+from tests.unit.controller.things import a_claim as plain_claim
 from tests.unit.kube.hostile import DEEP, HALF_A_PAIR, HOSTILE
 
 TEXTS = {name: HOSTILE[name] for name in ("deep", "deep objects", "half a pair", "half a pair in a name")}
@@ -67,3 +71,21 @@ def test_yaml_that_is_nested_too_deeply_is_said_to_be(tmp_path: Path) -> None:
     file.write_text("a: " + "[" * 3_000 + "]" * 3_000)
     with pytest.raises(InvalidObjectError, match=r"is nested too deeply|is no YAML"):
         read([str(file)], DRIVER_NAME)
+
+
+@pytest.mark.parametrize("output", ["json", "yaml", "table"])
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_claim_of_ours_is_planned_whatever_it_tells_another_driver(
+    name: str, output: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claim = kinded(plain_claim("c"), "ResourceClaim")
+    claim["spec"]["devices"]["config"].append({"opaque": {"driver": "other.io", "parameters": "HERE"}})
+    del claim["metadata"]["uid"], claim["metadata"]["resourceVersion"]
+    objects = [kinded(a_node("n0"), "Node"), *(kinded(s, "ResourceSlice") for s in slices_of("n0"))]
+    objects += [*(kinded(c, "DeviceClass") for c in CLASSES), claim]
+    file = tmp_path / "objects.json"
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    file.write_text(text.replace('"HERE"', TEXTS[name].decode()))
+    assert main(["plan", "-f", str(file), "-o", output]) == 0
+    shown = capsys.readouterr().out
+    assert ("bytes that cannot be decoded" in shown) is (output != "table")
