@@ -7,8 +7,8 @@ from typing import Final
 
 _QUOTED: Final = r"""(?:"([^"\\\n]*)"|'([^'\\\n]*)')"""
 _READ: Final = re.compile(
-    rf"device\s*\.\s*attributes\s*\[\s*\??\s*{_QUOTED}\s*\]"
-    rf"\s*(?:\.\s*\??\s*(\w+)\b(?!\s*\()|\[\s*\??\s*{_QUOTED}\s*\])"
+    rf"device\s*\.\s*attributes\s*\[\s*(?:\?\s*)?{_QUOTED}\s*\]"
+    rf"\s*(?:\.\s*(?:\?\s*)?(\w+)\b(?!\s*\()|\[\s*(?:\?\s*)?{_QUOTED}\s*\])"
 )
 
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from controller.allocator import cel_regex, quantity, semver
 from controller.allocator.cel import TURN_STEPS, CelCache, SelectorsPendingError
 from controller.allocator.cel_program import MAX_COST, Content, Program, Verdict
-from controller.allocator.cel_syntax import rewritten
+from controller.allocator.cel_syntax import rewritten, with_free_numbers
 from controller.allocator.kept import Kept
 from controller.allocator.model import NodeDevices
+from controller.allocator.reads import reads
 from driver.errors import RetryableError
 from tests.unit.allocator import world
 from tests.unit.allocator.test_cel import CEL, DEVICE, ONE, OURS, TRUE
@@ -59,6 +60,31 @@ def test_each_level_adds_the_same(wrapper: str) -> None:
         text = wrapper.replace("{}", text)
         lengths.append(len(rewritten(text)))
     assert {b - a for a, b in itertools.pairwise(lengths)} <= set(range(LONGER * len(wrapper)))
+
+
+RUN = 300_000
+"""So long that who reads it twice for each character does not come to an end."""
+RUNS = [
+    "device.attributes[" + " " * RUN + '"a"',
+    "device.attributes[?" + " " * RUN + "?",
+    "device" + " " * RUN,
+]
+RUNS += [
+    "." + " " * RUN,
+    "<" * RUN,
+    "1" * RUN + "x",
+    "1 < " + " " * RUN,
+    "a" * RUN,
+    "'" + "\\" * RUN,
+    "-" * RUN,
+]
+
+
+@pytest.mark.parametrize("text", RUNS, ids=range(len(RUNS)))
+def test_a_text_is_read_once(text: str) -> None:
+    assert len(rewritten(text)) <= LONGER * len(text)
+    assert len(with_free_numbers(text)) <= LONGER * len(text)
+    assert not reads(text)
 
 
 LONG_LISTS = "lists.range(60000).map(x, x + 1).size() == 60000"
