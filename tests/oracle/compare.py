@@ -61,6 +61,8 @@ def compare(asked: Json, theirs: Answer) -> str:
     """What differs; empty if nothing does."""
     ours = ours_to(asked)
     placed = isinstance(ours, Allocation)
+    if isinstance(ours, Refusal) and ours.gave_up:
+        return f"ours gave up: {ours.message}"
     if isinstance(ours, Allocation):
         faults = broken(asked, [msgspec.to_builtins(c.result) for c in ours.claims])
         if faults:
