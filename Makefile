@@ -8,7 +8,7 @@ SOURCES := driver kubeletplugin controller cni cli deploy tests bench
 STAMP := .venv/.setup
 
 .PHONY: help setup programs lint format test test-unit test-cluster test-vm demo image cluster-up cluster-down kind \
-	proto lock bench bench-attach bench-prepare bench-plugin bench-inventory bench-allocator bench-schedule clean
+	proto lock bench bench-attach bench-prepare bench-plugin bench-inventory bench-allocator bench-tenants bench-schedule clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -69,7 +69,7 @@ cluster-down: $(STAMP) ## end it
 kind: ## the same on a laptop with Docker and kind
 	@deploy/kind/up.sh
 
-bench: bench-attach bench-prepare bench-plugin bench-inventory bench-allocator bench-schedule ## every benchmark; each ends with one JSON line
+bench: bench-attach bench-prepare bench-plugin bench-inventory bench-allocator bench-tenants bench-schedule ## every benchmark; each ends with one JSON line
 
 bench-attach: programs ## CNI ADD and DEL against the stock host-device plugin
 	@$(BIN)/python -m bench.attach
@@ -91,6 +91,9 @@ bench-allocator: $(STAMP) ## decisions, the adversarial ones beside Kubernetes' 
 	@$(BIN)/python -m bench.allocator
 	@$(BIN)/python -m bench.scale
 	@$(BIN)/python -m bench.fragmentation
+
+bench-tenants: $(STAMP) ## how long a pod waits behind a thousand hopeless ones of another tenant
+	@$(BIN)/python -m bench.tenants
 
 bench-schedule: programs ## pods with pairs bound a second, beside kube-scheduler alone; about ten minutes
 	@$(BIN)/python -m bench.schedule

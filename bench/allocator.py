@@ -70,6 +70,7 @@ def _adversarial(seconds: float) -> list[Json]:
         theirs = ask([asked], seconds=seconds)[0]
         placed = isinstance(answer, Allocation)
         assert placed == (roots >= pairs), answer
+        assert isinstance(answer, Allocation) or not answer.gave_up, answer
         assert theirs.out_of_time or theirs.placed == placed, theirs.error
         rows.append(
             {
@@ -100,6 +101,8 @@ def _random(number: int) -> tuple[list[float], list[float]]:
     gc.freeze()  # as the controller does when it has synced
     for asked in questions:
         reader = _Reader(asked, cel, managed=False)
+        found = reader.answer(reader.index())
+        assert isinstance(found, Allocation) or not found.gave_up, found
         # The best of three, since other work on the machine is not ours.
         ours.append(min(_timed(lambda: reader.answer(reader.index()))[1] for _ in range(3)))  # noqa: B023
     answers = ask(questions, seconds=1)

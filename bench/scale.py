@@ -184,6 +184,9 @@ def _decisions(cluster: Cluster, chance: random.Random, decisions: int, nodes: i
             for pod, claim in came:
                 cluster.give_up(pod, claim)
         upkeep[-1] += (time.perf_counter() - start) * 1e3
+    given_up = cluster.placer.counts["searches_given_up"]
+    if given_up:
+        raise RuntimeError(f"{given_up} searches gave up")
     for watch in times.values():
         watch.close()
     gangs = times.pop("gang")
