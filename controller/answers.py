@@ -22,13 +22,15 @@ from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache, SelectorError
 from controller.allocator.limits import Limit
 from controller.allocator.model import DeviceId, NodeDevices, PoolDevice, content_of
+from controller.allocator.problem import Work
 from controller.allocator.reads import reads
 from controller.allocator.results import moved_to, share_id
-from controller.allocator.solve import allocate
+from controller.allocator.solve import allocating
 from controller.allocator.traits import values
 from controller.allocator.verdict import Allocation, ClaimAllocation, Refusal
 from controller.attachments import both
 from controller.books import Pool
+from controller.effort import ASK_STEPS, Effort, Interrupted, done_within
 from controller.equal import IDENTITIES, Published, Standing, moved_positions
 from controller.nodes import Group, NodeIndex, NodeRecord
 from controller.pools import Pools
@@ -44,6 +46,8 @@ from driver.kube.objects import (
 Answer = Allocation | Refusal
 
 _KEPT_SHAPES: Final = 256
+_KEPT_BEGUN: Final = 16
+"""Searches that were interrupted."""
 _KEPT_ANSWERS: Final = 64
 """Of one group."""
 _KEPT_CLOSE: Final = 20_000
@@ -102,6 +106,9 @@ class Answers:
         self._options = options
         self._cel = cel
         self._shapes: dict[object, Shape] = {}
+        self._begun: dict[object, Work[Answer]] = {}
+        self.effort = Effort()
+        """What may be asked of the allocator; from then on, questions that are new raise `Interrupted`."""
 
     def shape(self, quest: Quest, *, named: bool = False) -> Shape:
         """The shape of what is wanted, with the rails that its networks leave open; the same object for the
@@ -115,28 +122,35 @@ class Answers:
         specs = msgspec.json.encode([claim.spec for claim in quest.wanted], order="sorted")
         names = tuple((c.metadata.namespace, c.metadata.name) for c in quest.wanted) if named else ()
         key = (specs, names, quest.limits, self._state.classes_generation)
-        known = self._shapes.get(key)
-        if known is None:
-            if len(self._shapes) >= _KEPT_SHAPES:
-                self._shapes.clear()
-            known = self._shapes[key] = _shape(quest, self._state.classes)
+        known = self._shapes.pop(key, None) or _shape(quest, self._state.classes)
+        if len(self._shapes) >= _KEPT_SHAPES:
+            del self._shapes[next(iter(self._shapes))]  # the one not asked for the longest
+        self._shapes[key] = known
         return known
 
     def of_group(self, shape: Shape, group: Group) -> Answer | None:
-        """The answer of all nodes of the group, in the group's terms; None where each node has its own."""
+        """The answer of all nodes of the group, in the group's terms; None where each node has its own.
+
+        Raises:
+            Interrupted: it is not known yet, and the effort is used up.
+        """
         known: Answer | None = group.answers.get(shape)
         if known is None:
             if not self._serves_group(shape, group.published):
                 return None
-            if len(group.answers) >= _KEPT_ANSWERS:
-                group.answers.clear()
             taken = group.published.first(group.counts)
             known = self._ask(shape, group.published, Standing(taken, group.shared))
+            if len(group.answers) >= _KEPT_ANSWERS:
+                del group.answers[next(iter(group.answers))]
             group.answers[shape] = known
         return known
 
     def of_node(self, shape: Shape, record: NodeRecord, standing: Standing) -> Answer:
-        """The answer of one node that stands so, in its group's terms; see `moved`."""
+        """The answer of one node that stands so, in its group's terms; see `moved`.
+
+        Raises:
+            Interrupted: it is not known yet, and the effort is used up.
+        """
         if record.published is None:
             return Refusal(claim="", subject="node", message="the node is gone")
         known: Answer | None = self.of_group(shape, self._state.index.group_of(record.published, standing))
@@ -238,7 +252,23 @@ class Answers:
             yield values(devices, attribute)
 
     def _ask(self, shape: Shape, published: Published, standing: Standing) -> Answer:
-        return allocate(
+        key = (shape, published, standing)
+        work = self._begun.pop(key, None)
+        if work is None:
+            if self.effort.over:
+                raise Interrupted
+            self.effort.spend(ASK_STEPS)
+            work = self._asking(shape, published, standing)
+        answer = done_within(work, self.effort)
+        if answer is not None:
+            return answer
+        if len(self._begun) >= _KEPT_BEGUN:
+            del self._begun[next(iter(self._begun))]
+        self._begun[key] = work
+        raise Interrupted
+
+    def _asking(self, shape: Shape, published: Published, standing: Standing) -> Work[Answer]:
+        return allocating(
             shape.wanted,
             published.devices,
             self._state.classes,

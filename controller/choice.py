@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from controller import fit
 from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
 from controller.allocator.limits import Limit
 from controller.allocator.verdict import Allocation, Refusal, aggregate
 from controller.answers import Answer, Answers, Shape
-from controller.books import node_of
+from controller.effort import TURN_STEPS, Effort, Interrupted
 from controller.equal import Standing
-from controller.fits import Fits
+from controller.fits import Fits, pins
 from controller.nodes import Group, NodeRecord
 from controller.other_claims import OtherClaims
 from controller.quest import Quest
@@ -33,6 +33,12 @@ from controller.state import ClusterState
 from driver.kube.objects import ResourceClaim
 
 _POOLS_NAMED = 2
+_NOT_TRIED = Refusal(
+    claim="",
+    subject="search",
+    message="search: gave up before these nodes were tried; fewer subrequests or constraints would help",
+    gave_up=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ class Reasons:
 
 
 class Choice:
-    """The best option, or why there is none. `permanent`: no waiting helps."""
+    """The best option, or why there is none. `permanent`: no waiting helps; `gave_up`: nothing is proved."""
 
     def __init__(
         self,
@@ -67,6 +73,7 @@ class Choice:
         why_not: str = "",
         *,
         permanent: bool = False,
+        gave_up: bool = False,
         find_reasons: Callable[[], Reasons] | None = None,
         alike: Hashable = None,
     ) -> None:
@@ -75,6 +82,7 @@ class Choice:
         """
         self.best = best
         self.permanent = permanent
+        self.gave_up = gave_up
         self.alike = alike
         self._find = find_reasons
         self._reasons = Reasons(why_not)
@@ -130,12 +138,17 @@ class Chooser:
         self._remedies = Remedies(state, self._options, cel)
         self._scheduler_mode = SchedulerMode(state, settings.driver_name, cel)
 
-    def choose(self, quest: Quest) -> Choice:
-        """Find a place.
+    def choose(self, quest: Quest, effort: Effort | None = None) -> Choice:
+        """Find a place with this effort, or with as much as it takes.
 
         Raises:
             TandemError: something about the claims is wrong, wherever they would go.
+            Interrupted: the effort is used up; asked again, the search goes on where it was.
         """
+        with self._within(effort or Effort()):
+            return self._choose(quest)
+
+    def _choose(self, quest: Quest) -> Choice:
         others = self._others.ask(quest)
         fits = Fits(self._state, quest, self._misfits, others)
         shape = self._answers.shape(quest)
@@ -154,8 +167,10 @@ class Chooser:
         best: tuple[RetryRank, int, tuple[int, ...], str, Allocation] | None = None
         best_rank = fits.best_rank()
         permanent = {before.said.permanent} if before is not None else {False} if quest.since else set()
+        gave_up = before is not None and before.said.gave_up
         found = 0
         for answer, names in self._asked(shape, quest):
+            gave_up |= isinstance(answer, Refusal) and answer.gave_up
             permanent.add(isinstance(answer, Refusal) and answer.permanent)
             if isinstance(answer, Refusal) or (best and best[:3] < (best_rank, 0, answer.score)):
                 continue
@@ -168,7 +183,8 @@ class Chooser:
                 if found >= self._settings.enough_states:
                     break
         if best is None:
-            choice = self._refused(quest, Choice(permanent=permanent == {True}, alike=alike))
+            refused = Choice(permanent=permanent == {True}, gave_up=gave_up, alike=alike)
+            choice = self._refused(quest, refused)
             self._refusals.put(alike, self._state.generation, choice)
             return choice
         _, missing, _, name, answer = best
@@ -203,7 +219,8 @@ class Chooser:
         record = self._state.nodes.get(node)
         if record is None:
             return "the node is gone"
-        return Fits(self._state, quest, others=self._others.ask(quest)).why_not(record)
+        with self._within(Effort(TURN_STEPS, last=True)):
+            return Fits(self._state, quest, others=self._others.ask(quest)).why_not(record)
 
     def others_on(self, quest: Quest, node: str) -> Allocation | None:
         """What kube-scheduler could allocate there for the pod's claims of other drivers."""
@@ -214,7 +231,8 @@ class Chooser:
         """Does kube-scheduler do for the pod what is to be done, on nodes in scheduler mode? Costs some
         searches where there are such nodes: for telling people, or rather not telling them.
         """
-        return self._scheduler_mode.serves(quest, self._others.ask(quest))
+        with self._within(Effort(TURN_STEPS, last=True)):
+            return self._scheduler_mode.serves(quest, self._others.ask(quest))
 
     def reasons(self, quest: Quest) -> Reasons:
         """Why nodes refuse, though others may not. Costs a walk over all nodes where it was not asked before:
@@ -241,26 +259,39 @@ class Chooser:
         """Every candidate with the allocator's answer."""
         records = self._state.nodes
         for group, names, drafted in self._candidates(quest):
-            answer = self._answers.of_group(shape, group)
+            try:
+                answer = self._answers.of_group(shape, group)
+            except Interrupted:
+                if not self._answers.effort.last:
+                    raise
+                answer = _NOT_TRIED
             if answer is not None:
                 yield answer, names
                 continue
             for name in names:
                 standing = drafted or records[name].standing
-                yield self._answers.of_node(shape, records[name], standing), [name]
+                yield self._of_node(shape, records[name], standing), [name]
+
+    def _of_node(self, shape: Shape, record: NodeRecord, standing: Standing) -> Answer:
+        try:
+            return self._answers.of_node(shape, record, standing)
+        except Interrupted:
+            if not self._answers.effort.last:
+                raise
+            return _NOT_TRIED
 
     def _candidates(self, quest: Quest) -> Iterator[_Candidates]:
         """Nodes by state; one at most where something pins the pod by name."""
-        index, pins = self._state.index, _pins(quest)
+        index, pinned = self._state.index, pins(quest)
         groups = index.groups()
         some: Iterable[NodeRecord] | None = None
-        if pins:
-            some = [record] if (record := self._state.nodes.get(pins[0])) is not None else []
+        if pinned:
+            some = [record] if (record := self._state.nodes.get(pinned[0])) is not None else []
         elif quest.since:
             some = index.since(quest.since)
         drafted = self._drafted(quest)
         for record in (self._state.nodes[name] for name in sorted(drafted)):
-            if record.published is not None and (not pins or record.name == pins[0]):
+            if record.published is not None and (not pinned or record.name == pinned[0]):
                 standing = index.standing(record, quest.draft)
                 yield index.group_of(record.published, standing), [record.name], standing
         if some is None:
@@ -287,10 +318,29 @@ class Chooser:
         """The same refusal, with reasons in terms of this quest."""
         everywhere = replace(quest, since=0)
         return Choice(
-            permanent=like.permanent, alike=like.alike, find_reasons=lambda: self._reasons(everywhere)
+            permanent=like.permanent,
+            gave_up=like.gave_up,
+            alike=like.alike,
+            find_reasons=lambda: self._reasons(everywhere),
         )
 
     def _reasons(self, quest: Quest) -> Reasons:
+        with self._within(Effort(TURN_STEPS, last=True)):
+            return self._find_reasons(quest)
+
+    @contextmanager
+    def _within(self, effort: Effort) -> Iterator[None]:
+        """Answers take this effort meanwhile."""
+        before = self._answers.effort
+        self._answers.effort = effort
+        self._others.within(effort)
+        try:
+            yield
+        finally:
+            self._answers.effort = before
+            self._others.within(before)
+
+    def _find_reasons(self, quest: Quest) -> Reasons:
         fits = Fits(self._state, quest, self._misfits, self._others.ask(quest))
         if not self._state.nodes and not self._state.managed_only:
             return Reasons("there is no node")
@@ -326,26 +376,6 @@ class Chooser:
         others = [*list(bad_pools)[:_POOLS_NAMED], *self._scheduler_mode.said()]
         text = _why_not(parts, misfits, others, "" if open_ else self._settings.driver_name)
         return Reasons(text, tuple(refused.values()), shape.limits, open_)
-
-
-def _pins(quest: Quest) -> list[str]:
-    """Nodes that the pod is bound to by name."""
-    pins = [
-        node
-        for claim in quest.allocated
-        if claim.status.allocation and (node := node_of(claim.status.allocation))
-    ]
-    if quest.pod.spec.node_name:
-        pins.append(quest.pod.spec.node_name)
-    required = fit.required_affinity(quest.pod)
-    terms = required.node_selector_terms if required is not None else []
-    if len(terms) == 1:  # so a DaemonSet pins its pods
-        pins += [
-            need.values[0]
-            for need in terms[0].match_fields
-            if (need.key, need.operator, len(need.values)) == ("metadata.name", "In", 1)
-        ]
-    return pins
 
 
 def _why_not(parts: list[str], misfits: Mapping[str, int], others: Sequence[str], driver_name: str) -> str:

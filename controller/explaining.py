@@ -10,6 +10,7 @@ from controller.allocator.cel import CelCache
 from controller.backoff import Backoff
 from controller.books import node_of
 from controller.choice import Chooser
+from controller.effort import Efforts
 from controller.gangs.book import GangBook
 from controller.gangs.joint import Joint
 from controller.gangs.turns import GangTurns
@@ -150,7 +151,7 @@ def _of_gang(
     if gang is None:
         return book.alone(key)
     joint = Joint(state, chooser, settings, cel)
-    places = GangTurns(state, book, joint, chooser, Backoff()).asked(gang)
+    places = GangTurns(state, book, joint, chooser, Backoff(), Efforts()).asked(gang)
     if isinstance(places, str):
         return places
     where = ", ".join(sorted({one.node for one in places}))

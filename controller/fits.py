@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from controller import fit
+from controller.books import node_of
 from controller.filters import volume_binding
 from controller.nodes import NodeRecord
 from controller.other_claims import Asked
@@ -158,3 +159,23 @@ def _order(state: ClusterState, quest: Quest) -> RetryOrder:
     records = {name: record for name in quest.tried if (record := state.nodes.get(name)) is not None}
     labels = {n: record.node.metadata.labels for n, record in records.items() if record.node is not None}
     return RetryOrder(quest.tried, labels)
+
+
+def pins(quest: Quest) -> list[str]:
+    """Nodes that the pod is bound to by name."""
+    pins = [
+        node
+        for claim in quest.allocated
+        if claim.status.allocation and (node := node_of(claim.status.allocation))
+    ]
+    if quest.pod.spec.node_name:
+        pins.append(quest.pod.spec.node_name)
+    required = fit.required_affinity(quest.pod)
+    terms = required.node_selector_terms if required is not None else []
+    if len(terms) == 1:  # so a DaemonSet pins its pods
+        pins += [
+            need.values[0]
+            for need in terms[0].match_fields
+            if (need.key, need.operator, len(need.values)) == ("metadata.name", "In", 1)
+        ]
+    return pins

@@ -15,6 +15,7 @@ from controller.allocator.verdict import Allocation
 from controller.attachments import NoAddressError, both, closing
 from controller.backoff import Backoff
 from controller.choice import Choice, Chooser
+from controller.effort import Effort
 from controller.gangs.joint import Placed
 from controller.quest import Quest
 from controller.settings import PlacementSettings
@@ -47,15 +48,16 @@ class Giving:
         self._counts = counts
         self._placing: dict[str, tuple[Key, str, str]] = {}  # by claim UID: pod, node, what was decided
 
-    def place(self, wish: Wish, quest: Quest) -> Allocate | Choice:
+    def place(self, wish: Wish, quest: Quest, effort: Effort) -> Allocate | Choice:
         """Allocate at the best place, or say why there is none. A rail that has fewer addresses than NICs
         were put on it is left out, and the choice made again.
 
         Raises:
             TandemError: something about the claims is wrong, wherever they would go.
+            Interrupted: the effort is used up, and there is no answer yet.
         """
         while True:
-            choice = self._chooser.choose(quest)
+            choice = self._chooser.choose(quest, effort)
             if choice.best is None:
                 return choice
             try:

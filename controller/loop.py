@@ -6,7 +6,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from queue import Empty
 
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 1.0
 _MESSAGES_AT_ONCE = 1000
+_MESSAGES_SECONDS = 0.02
+"""For so long changes are taken in before there is a decision again."""
 
 
 class Controller:
@@ -147,25 +149,27 @@ class Controller:
     def _decide(self, now: float) -> list[Action]:
         counts = self._placer.counts
         refusals = counts["refusals"]
+        started = time.monotonic()
         actions = self._placer.step(now)
+        ended = time.monotonic()
+        self._placer.took(ended - started, ended)
         placed = any(isinstance(action, Allocate) for action in actions)
         if placed or counts["refusals"] > refusals:
             outcome = "allocated" if placed else "refused"
-            self._metrics.decision_seconds.labels(outcome).observe(time.monotonic() - now)
+            self._metrics.decision_seconds.labels(outcome).observe(ended - now)
         return actions
 
-    def _take(self, wait_seconds: float) -> Iterable[Message]:
-        """What is in the inbox; waits for the first."""
-        messages: list[Message] = []
+    def _take(self, wait_seconds: float) -> Iterator[Message]:
+        """What is in the inbox, as much of it as can be taken in soon; waits for the first."""
         try:
-            messages.append(
-                self._inbox.get(timeout=wait_seconds) if wait_seconds else self._inbox.get_nowait()
-            )
-            while len(messages) < _MESSAGES_AT_ONCE:
-                messages.append(self._inbox.get_nowait())
+            yield self._inbox.get(timeout=wait_seconds) if wait_seconds else self._inbox.get_nowait()
+            until = time.monotonic() + _MESSAGES_SECONDS
+            for _ in range(_MESSAGES_AT_ONCE - 1):
+                if time.monotonic() > until:
+                    return
+                yield self._inbox.get_nowait()
         except Empty:
             pass
-        return messages
 
     def _perform(self, actions: Iterable[Action]) -> None:
         for action in actions:

@@ -19,6 +19,7 @@ _COUNTERS = {
     "gang_timeouts": "Times that a gang's timeoutSeconds passed while members waited.",
     "foreign_allocations": "Allocations of managed devices by another client.",
     "stray_slices": "Times that slices under the name of another node's pool appeared; they do not count.",
+    "searches_given_up": "Searches for a pod or a gang that ended without an answer.",
     "internal_errors": "Pods, gangs or changes over which the controller stumbled: bugs.",
 }
 _GAUGES = {

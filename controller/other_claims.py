@@ -18,6 +18,7 @@ from controller.allocator.cel import CelCache
 from controller.allocator.limits import Limit
 from controller.allocator.verdict import Allocation, Refusal
 from controller.answers import Answer, Answers, Shape
+from controller.effort import Effort, Interrupted
 from controller.equal import Standing
 from controller.nodes import NodeIndex, NodeRecord
 from controller.ownership import Owner, Ownership
@@ -31,6 +32,7 @@ _STEPS: Final = 200
 """A search that takes longer counts as a yes: it is not our device that depends on it."""
 _AS_KUBE_SCHEDULER: Final = Options(driver="", managed_only=False, steps=_STEPS)
 """Our taint is tolerated by who says so."""
+_NOT_FOUND = Refusal(claim="", subject="search", message="search: gave up", gave_up=True)
 
 
 class OtherClaims:
@@ -40,6 +42,12 @@ class OtherClaims:
         self._state = state
         self._ownership = Ownership(state.driver_name, cel, state.known)
         self._answers = Answers(_Theirs(state), _AS_KUBE_SCHEDULER, cel)
+
+    def within(self, effort: Effort) -> None:
+        """Answer with this effort from now on; what takes more raises `Interrupted`, or, where there is no
+        further turn, cannot be told.
+        """
+        self._answers.effort = effort
 
     def ask(self, quest: Quest) -> Asked | None:
         """The question of the quest's pod; None where it has no such claims. Good until the next change."""
@@ -100,7 +108,7 @@ class Asked:
         if record is None or record.published is None:
             return None
         standing = self._standing(record)
-        answer = self._answers.of_node(self._shape, record, standing)
+        answer = self._answer(self._shape, record)
         if isinstance(answer, Refusal):
             return None
         quest = self._of(self._quest.others)
@@ -113,6 +121,14 @@ class Asked:
         return self._answers.shape(self._of(claims))
 
     def _answer(self, shape: Shape, record: NodeRecord) -> Answer:
+        try:
+            return self._found(shape, record)
+        except Interrupted:
+            if not self._answers.effort.last:
+                raise
+            return _NOT_FOUND
+
+    def _found(self, shape: Shape, record: NodeRecord) -> Answer:
         standing = self._standing(record)
         if standing is record.standing and record.group is not None:
             known = self._answers.of_group(shape, record.group)

@@ -19,6 +19,7 @@ from controller.actions import Action, Allocate, Cleared, Outcome, Tell
 from controller.allocator.cel import TURN_STEPS, CelCache, SelectorsPendingError
 from controller.backoff import Backoff
 from controller.choice import Choice, Chooser
+from controller.effort import Efforts, Interrupted
 from controller.gangs.book import GangBook
 from controller.gangs.joint import Joint
 from controller.gangs.membership import GangId
@@ -57,7 +58,8 @@ class Placer:
         self._backoff = Backoff(settings.backoff)
         self._book = GangBook(state, self._wishes)
         joint = Joint(state, self._chooser, settings, cel)
-        self._gangs = GangTurns(state, self._book, joint, self._chooser, self._backoff)
+        self._efforts = Efforts()
+        self._gangs = GangTurns(state, self._book, joint, self._chooser, self._backoff, self._efforts)
         self._queue = PlacementQueue(
             sweep_seconds=settings.sweep_seconds, resync_seconds=settings.resync_seconds
         )
@@ -67,6 +69,7 @@ class Placer:
         self._paused: set[Item] = set()
         """What used up its turn with selectors."""
         self._told: dict[str, tuple[str, float]] = {}
+        self._turn_of: Item | None = None
         self.counts: Counter[str] = Counter()
         """What happened so far, by name; for the metrics."""
         self._taking_back = TakingBack(state, settings, self._backoff, self.counts)
@@ -86,6 +89,7 @@ class Placer:
         for uid in _drained(state.gone):
             self._backoff.forget(uid)
             self._told.pop(uid, None)
+            self._efforts.forget(uid)
             taking_back.forget(uid)
         for name in _drained(state.renewed):
             record = state.nodes.get(name)
@@ -119,6 +123,7 @@ class Placer:
                 actions.append(action)  # noqa: PERF402  # what comes before a bug counts
         turn = self._queue.pop(now, self._state.generation)
         self._resume()
+        self._turn_of = None if turn is None else turn.item
         if turn is None:
             return actions
         try:
@@ -133,6 +138,12 @@ class Placer:
         except Exception as error:  # of this one; the others have their turns all the same
             log.exception("deciding about %s", turn.item)
             return actions + self._broken(turn, error, now)
+
+    def took(self, seconds: float, now: float) -> None:
+        """The last `step` took so long, which counts for the namespace whose turn it was."""
+        if self._turn_of is not None:
+            self._queue.charge(self._turn_of, seconds, now)
+            self._turn_of = None
 
     def _resume(self) -> None:
         """What used up its turn is looked at again, now that another has had one."""
@@ -225,14 +236,20 @@ class Placer:
         sharers = tuple(self._wishes.sharers(wish))
         tried = self._backoff.tried(wish.subjects)
         quest = Quest(pod, wish.wanted, wish.allocated, sharers, left_out, tried, since, others=wish.others)
+        uid = pod.metadata.uid
         try:
-            chosen = self._giving.place(wish, quest)
+            chosen = self._giving.place(wish, quest, self._efforts.next(uid))
         except SelectorsPendingError:
             raise
+        except Interrupted:
+            self._efforts.interrupted(uid)
+            self._queue.add(key, order, since)
+            return []
         except TandemError as error:
             chosen = Choice(why_not=str(error), permanent=not isinstance(error, RetryableError))
         actions = self._not_read(wish.wanted, now)
         if isinstance(chosen, Allocate):
+            self._efforts.decided(uid)
             return [chosen, *actions, *self._unattached(chosen)]
         self._taking_back.expire(self._held_in_vain(wish), POD_INCOMPLETE)
         self.counts["refusals"] += 1
@@ -240,7 +257,12 @@ class Placer:
         if not since:
             said, full_at = self._unsatisfiable(quest, chosen, now, full_at)
             actions += said
-        woken_by = None if chosen.permanent else generation
+        woken_by = None if chosen.permanent or chosen.gave_up else generation
+        if chosen.gave_up:
+            self.counts["searches_given_up"] += 1
+            full_at = now + self._efforts.gave_up(uid)
+        else:
+            self._efforts.decided(uid)
         self._queue.park(key, order, now, generation=woken_by, full_at=full_at, alike=chosen.alike)
         return actions
 
@@ -334,7 +356,8 @@ class Placer:
                 return [*allocated, *self._not_read(wanted, now)]
             look = self._gangs.refused(gang, str(allocated), now)
         self.counts["gang_timeouts"] += any(tell.reason == "GangTimedOut" for tell in look.tells)
-        generation = self._state.generation if look.on_change else None
+        self.counts["searches_given_up"] += look.gave_up
+        generation = (look.seen or self._state.generation) if look.on_change else None
         self._queue.park(gang, order, now, generation=generation, full_at=look.until)
         self._taking_back.expire(look.take_back, GANG_INCOMPLETE)
         return list(look.tells)

@@ -23,6 +23,7 @@ from controller.backoff import Backoff
 from controller.books import node_of, read
 from controller.choice import Chooser
 from controller.claimants import claim_keys
+from controller.effort import Efforts
 from controller.gangs.book import GangBook
 from controller.gangs.joint import Joint
 from controller.gangs.membership import GangId
@@ -180,7 +181,7 @@ class _Planner:
         self._chooser = Chooser(self._state, settings, cel)
         self._book = GangBook(self._state, self._wishes)
         joint = Joint(self._state, self._chooser, settings, cel)
-        self._gangs = GangTurns(self._state, self._book, joint, self._chooser, Backoff())
+        self._gangs = GangTurns(self._state, self._book, joint, self._chooser, Backoff(), Efforts())
         for key in self._state.claimants:
             self._book.update(key)
         self._refused: dict[GangId, str] = {}

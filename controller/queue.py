@@ -1,68 +1,44 @@
-"""Which pod, or gang of pods, is looked at next, and when: by priority, then age; refused ones sleep until
-something changed.
+"""Which pod, or gang of pods, is looked at next: in order of rank among the namespaces that stay within their
+share of the deciding time; whoever used more goes behind them, those who used least first.
 
-A refused pod is parked with the cluster's generation at its refusal. It is woken when that generation has
-moved on, and then looks only at the nodes that changed since. What came free is for those who waited: nobody
-who comes later has a turn before they have looked. So that this does not eat up the time, sweeps over the
-parked keep a distance that grows with their number, up to `sweep_seconds`; who comes later waits meanwhile.
-
-Pods that ask for the same are refused together, so they are parked as one flock: its first is woken, and the
-next only when the first was not refused. So each change costs a look for each flock, and a thousand that wait
-for the same keep nobody else waiting. Beyond that each parked pod is looked at again in full now and then, as
-a net under the book-keeping. Pure: `now` is monotonic seconds.
+Every namespace has a queue of its own (`controller.namespace_queue`), and an account of the time that its
+pods took, which fades. While others wait, a namespace whose account is above `_SHARE_SECONDS` goes behind
+them, whatever the priority of its pods; so a thousand hopeless pods, or one costly one, cost the pods of
+another namespace about that share, once. As the account fades, it comes back into the order of ranks: nobody
+starves. What came free is for those who waited, across namespaces too, as long as their namespace is within
+its share and they are few enough to look soon. Pure: `now` is monotonic seconds, and what turns took is told.
 """
 
 from __future__ import annotations
 
-import heapq
-from bisect import bisect_left, insort
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final
 
 from controller.gangs.membership import GangId
-from controller.state import Key
+from controller.namespace_queue import Item, NamespaceQueue, Rank, Turn
 
-Item = Key | GangId
-"""What is placed at once: a pod, or the pods of a gang."""
+__all__ = ["Item", "PlacementQueue", "Rank", "Turn"]
 
-_NEVER = float("inf")
-_POD_SECONDS, _GANG_SECONDS = 0.001, 0.05
-"""Between sweeps, for each that was woken: twenty times what a look costs, or a few times."""
-
-Rank = tuple[int, str, Key]
-"""Sorts first what is due first: negative priority, creation time (RFC 3339 sorts as text), name."""
-
-_LAST: Rank = (2**32, "", ("", ""))
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A pod (or gang) whose turn it is. `since` is the generation it has seen: 0 means look at all nodes."""
-
-    item: Item
-    since: int
-    rank: Rank
+_SHARE_SECONDS: Final = 0.03
+_HALF_LIFE_SECONDS: Final = 1.0
+"""Of an account. Who uses less than about 2 % of the time stays within the share."""
+_SOON_SECONDS: Final = 0.05
+"""Nobody waits longer for others' next look at what changed."""
+_ACCOUNTS: Final = 1000
+_FORGOTTEN_SECONDS: Final = 1e-4
 
 
 @dataclass(slots=True)
-class _Entry:
-    """`flock`: the one it is parked in or was woken from; `due`: when it is woken anyway."""
+class _Account:
+    """The seconds that a namespace's pods took, as they count at a time."""
 
-    rank: Rank
-    flock: Hashable = None
-    due: float = _NEVER
-    parked: bool = False
+    seconds: float = 0.0
+    at: float = 0.0
 
-
-@dataclass(slots=True)
-class _Flock:
-    """Parked ones that are refused together, in their order. `seen`: the generation up to which they are;
-    `awake`: the one of them that waits for its turn.
-    """
-
-    seen: int
-    awake: Item | None = None
-    members: list[tuple[Rank, Item]] = field(default_factory=list)
+    def used(self, now: float) -> float:
+        """What is left of them."""
+        return float(self.seconds * 0.5 ** (max(0.0, now - self.at) / _HALF_LIFE_SECONDS))
 
 
 class PlacementQueue:
@@ -71,20 +47,13 @@ class PlacementQueue:
     def __init__(self, *, sweep_seconds: float = 0.2, resync_seconds: float = 300.0) -> None:
         self._sweep_seconds = sweep_seconds
         self._resync_seconds = resync_seconds
-        self._entries: dict[Item, _Entry] = {}
-        self._ready: list[tuple[Rank, Item]] = []
-        self._timed: list[tuple[float, Rank, Item]] = []
-        self._flocks: dict[Hashable, _Flock] = {}
-        self._eldest = _LAST
-        """Nobody who is parked until the cluster moves on comes before."""
-        self._swept_generation = 0
-        self._next_sweep = -_NEVER
+        self._queues: dict[str, NamespaceQueue] = {}
+        self._accounts: dict[str, _Account] = {}
+        self._now = 0.0
 
-    def add(self, item: Item, rank: Rank) -> None:
-        """Look at it, at all nodes, as soon as its turn comes."""
-        self._leave(item)
-        self._entries[item] = _Entry(rank)
-        heapq.heappush(self._ready, (rank, item))
+    def add(self, item: Item, rank: Rank, since: int = 0) -> None:
+        """Look at it as soon as its turn comes: at all nodes, or at those that changed after `since`."""
+        self._queue(namespace_of(item)).add(item, rank, since)
 
     def park(
         self,
@@ -97,114 +66,82 @@ class PlacementQueue:
         alike: Hashable = None,
     ) -> None:
         """Refused, or to wait: wake it when the cluster moves on from `generation` (None: never for that),
-        and in any case at `full_at` or after the resync period, for all nodes. All that are parked with an
-        equal `alike` are refused as well by what refuses one of them; None: like no other.
+        and in any case at `full_at` or after the resync period, for all nodes. All of its namespace that are
+        parked with an equal `alike` are refused as well by what refuses one of them; None: like no other.
         """
-        self._leave(item)
-        due = min(full_at, now + self._resync_seconds)
-        entry = self._entries[item] = _Entry(rank, due=due, parked=True)
-        heapq.heappush(self._timed, (due, rank, item))
-        if generation is not None:
-            entry.flock = item if alike is None else alike
-            flock = self._flocks.setdefault(entry.flock, _Flock(generation))
-            flock.seen = max(flock.seen, generation)
-            insort(flock.members, (rank, item))
-            self._eldest = min(self._eldest, rank)
+        queue = self._queue(namespace_of(item))
+        queue.park(item, rank, now, generation=generation, full_at=full_at, alike=alike)
 
     def remove(self, item: Item) -> None:
         """It needs no placement any more."""
-        self._leave(item)
-        self._entries.pop(item, None)
+        namespace = namespace_of(item)
+        queue = self._queues.get(namespace)
+        if queue is not None:
+            queue.remove(item)
+            if not len(queue):
+                del self._queues[namespace]
 
     def pop(self, now: float, generation: int) -> Turn | None:
         """The next one that is due, None if there is none now."""
-        self._wake_timed(now)
-        self._sweep(now, generation)
-        while self._ready:
-            rank, item = self._ready[0]
-            entry = self._entries.get(item)
-            if entry is None or entry.rank != rank or entry.parked:
-                heapq.heappop(self._ready)
-                continue
-            if self._overtakes(rank, generation):
-                return None
-            heapq.heappop(self._ready)
-            flock = self._flocks.get(entry.flock) if entry.flock is not None else None
-            if flock is None:
-                del self._entries[item]
-                return Turn(item, 0, rank)
-            flock.awake = None
-            if flock.seen >= generation:  # the one before it was refused
-                entry.parked = True
-                insort(flock.members, (rank, item))
-                continue
-            del self._entries[item]
-            self._wake_first(entry.flock, flock)
-            return Turn(item, flock.seen, rank)
-        return None
+        self._now = now
+        namespace = self._next(generation)
+        return None if namespace is None else self._queues[namespace].pop(now, generation)
+
+    def charge(self, item: Item, seconds: float, now: float) -> None:
+        """So long took the turn of this pod or gang."""
+        account = self._accounts.setdefault(namespace_of(item), _Account())
+        account.seconds, account.at = account.used(now) + seconds, now
+        if len(self._accounts) > _ACCOUNTS:
+            self._accounts = {
+                name: one for name, one in self._accounts.items() if one.used(now) > _FORGOTTEN_SECONDS
+            }
 
     def next_due(self, generation: int) -> float | None:
         """When `pop` may give a pod though nothing changes; None: never."""
-        if self._ready and not self._overtakes(self._ready[0][0], generation):
+        if self._next(generation) is not None:
             return 0.0
-        while self._timed and not self._is_current(*self._timed[0]):
-            heapq.heappop(self._timed)
-        due = [self._timed[0][0]] if self._timed else []
-        if self._flocks and generation > self._swept_generation:
-            due.append(self._next_sweep)
+        due = [at for queue in self._queues.values() if (at := queue.next_due(generation))]
         return min(due, default=None)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(map(len, self._queues.values()))
 
-    def _is_current(self, due: float, _rank: Rank, item: Item) -> bool:
-        entry = self._entries.get(item)
-        return entry is not None and entry.due == due
+    def _queue(self, namespace: str) -> NamespaceQueue:
+        queue = self._queues.get(namespace)
+        if queue is None:
+            queue = self._queues[namespace] = NamespaceQueue(
+                sweep_seconds=self._sweep_seconds, resync_seconds=self._resync_seconds
+            )
+        return queue
 
-    def _wake_timed(self, now: float) -> None:
-        while self._timed and self._timed[0][0] <= now:
-            due, rank, item = heapq.heappop(self._timed)
-            if self._is_current(due, rank, item):
-                self.add(item, self._entries[item].rank)
+    def _next(self, generation: int) -> str | None:
+        """The namespace whose turn it is."""
+        due: list[tuple[tuple[bool, float], Rank, str]] = []
+        for namespace, queue in self._queues.items():
+            rank = queue.first(self._now, generation)
+            if rank is not None:
+                used = self._used(namespace)
+                due.append(((True, used) if used > _SHARE_SECONDS else (False, 0.0), rank, namespace))
+        promised = self._promised(generation) if due else []
+        for _, rank, namespace in sorted(due):
+            if not any(eldest < rank for name, eldest in promised if name != namespace):
+                return namespace
+        return None
 
-    def _overtakes(self, rank: Rank, generation: int) -> bool:
-        """Somebody who comes before has not looked at what changed yet."""
-        return bool(self._flocks) and generation > self._swept_generation and rank > self._eldest
+    def _promised(self, generation: int) -> list[tuple[str, Rank]]:
+        """By namespace, the first of those who are to look at what changed before others do."""
+        return [
+            (namespace, rank)
+            for namespace, queue in self._queues.items()
+            if (rank := queue.eldest_to_look(generation, _SOON_SECONDS)) is not None
+            and self._used(namespace) <= _SHARE_SECONDS
+        ]
 
-    def _sweep(self, now: float, generation: int) -> None:
-        if generation <= self._swept_generation or now < self._next_sweep:
-            return
-        self._swept_generation = generation
-        pause = 0.0
-        for key, flock in list(self._flocks.items()):
-            if flock.seen < generation:
-                pause += _GANG_SECONDS if isinstance(key, GangId) else _POD_SECONDS
-                self._wake_first(key, flock)
-        self._next_sweep = now + min(pause, self._sweep_seconds)
-        self._eldest = min((f.members[0][0] for f in self._flocks.values() if f.members), default=_LAST)
+    def _used(self, namespace: str) -> float:
+        account = self._accounts.get(namespace)
+        return 0.0 if account is None else account.used(self._now)
 
-    def _wake_first(self, key: Hashable, flock: _Flock) -> None:
-        """Give the flock's first a turn; its next follows when that is over."""
-        if flock.awake is not None:
-            return
-        if not flock.members:
-            del self._flocks[key]
-            return
-        rank, item = flock.members.pop(0)
-        self._entries[item].parked = False
-        flock.awake = item
-        heapq.heappush(self._ready, (rank, item))
 
-    def _leave(self, item: Item) -> None:
-        """Take it out of its flock."""
-        entry = self._entries.get(item)
-        flock = self._flocks.get(entry.flock) if entry is not None else None
-        if entry is None or flock is None:
-            return
-        if entry.parked:
-            del flock.members[bisect_left(flock.members, (entry.rank, item))]
-            if not flock.members and flock.awake is None:
-                del self._flocks[entry.flock]
-        elif flock.awake == item:
-            flock.awake = None
-            self._wake_first(entry.flock, flock)
+def namespace_of(item: Item) -> str:
+    """The namespace of a pod or a gang."""
+    return item.namespace if isinstance(item, GangId) else item[0]

@@ -15,6 +15,7 @@ from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
 from controller.allocator.limits import Limit
 from controller.allocator.verdict import Refusal
+from controller.effort import TURN_STEPS, Effort
 from controller.nearest import changes
 from controller.nodes import NodeRecord
 from controller.state import ClusterState
@@ -22,6 +23,8 @@ from controller.what_if import Change, Question
 from driver.kube.objects import ResourceClaim
 
 _KEPT: Final = 256
+_TELLING_STEPS: Final = 4 * TURN_STEPS
+"""So much the changes may take together that are tried for one message."""
 _NODES_ASKED: Final = 4
 """Each with another reason."""
 
@@ -58,7 +61,8 @@ class Remedies:
     ) -> Refusal | None:
         """What the node's refusal says to people; None where there is none any more. Costs a search."""
         record = self._state.nodes.get(node)
-        question = self._question(wanted, record, limits) if record is not None else None
+        effort = Effort(TURN_STEPS)
+        question = self._question(wanted, record, limits, effort) if record is not None else None
         return question.explained() if question is not None else None
 
     def _find(
@@ -68,8 +72,9 @@ class Remedies:
         limits: Sequence[Limit | None],
     ) -> str:
         found: list[tuple[Change, str]] = []
+        effort = Effort(_TELLING_STEPS)
         for record in records:
-            question = self._question(wanted, record, limits)
+            question = self._question(wanted, record, limits, effort)
             if question is not None:
                 found += [(change, record.name) for change in changes(question)]
         if not found:
@@ -78,7 +83,11 @@ class Remedies:
         return f"; nearest on node {name}: {change.text}"
 
     def _question(
-        self, wanted: Sequence[ResourceClaim], record: NodeRecord, limits: Sequence[Limit | None]
+        self,
+        wanted: Sequence[ResourceClaim],
+        record: NodeRecord,
+        limits: Sequence[Limit | None],
+        effort: Effort,
     ) -> Question | None:
         """As the node is now, by its real names."""
         index = self._state.index
@@ -94,4 +103,5 @@ class Remedies:
             self._cel,
             index.shared(record),
             limits,
+            effort,
         )

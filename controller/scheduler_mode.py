@@ -13,9 +13,10 @@ from typing import Final
 from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
 from controller.allocator.model import NodeDevices
-from controller.allocator.solve import allocate
+from controller.allocator.solve import allocating
 from controller.allocator.verdict import Allocation
 from controller.books import Pool
+from controller.effort import TURN_STEPS, Effort, done_within
 from controller.fits import Fits
 from controller.other_claims import Asked
 from controller.quest import Quest
@@ -60,13 +61,14 @@ class SchedulerMode:
         if not self._state.pools.left:
             return False
         fits = Fits(self._state, quest, others=others)
+        effort = Effort(TURN_STEPS)
         for node, pool in self._nodes():
             record = self._state.nodes.get(node)
             if record is None or record.node is None or fits.why_not(record) is not None:
                 continue
             devices = self._devices(pool, record.node)
             books = self._state.books
-            answer = allocate(
+            work = allocating(
                 quest.wanted,
                 devices,
                 self._state.classes,
@@ -75,6 +77,7 @@ class SchedulerMode:
                 self._cel,
                 books.shared(pool),
             )
+            answer = done_within(work, effort)
             if isinstance(answer, Allocation):
                 return True
         return False

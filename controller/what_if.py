@@ -7,7 +7,7 @@ what it does use is the change that would help. Pure.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -17,8 +17,9 @@ from controller.allocator.capacity import Amounts
 from controller.allocator.cel import CelCache
 from controller.allocator.limits import Limit
 from controller.allocator.model import DeviceId, NodeDevices, PoolDevice
-from controller.allocator.solve import allocate
+from controller.allocator.solve import allocating
 from controller.allocator.verdict import Allocation, Refusal
+from controller.effort import ASK_STEPS, Effort, done_within
 from driver.kube.objects import DeviceClass, DeviceTaint, ResourceClaim
 
 _AVOIDED: Final = DeviceTaint(key="only-in-thought", effect="None")
@@ -34,7 +35,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Claims that `node` refused, as they were given to the allocator; `limits` for each, or empty."""
+    """Claims that `node` refused, as they were given to the allocator; `limits` for each, or empty; the
+    answers may take `effort` together.
+    """
 
     claims: Sequence[ResourceClaim]
     node: NodeDevices
@@ -44,10 +47,11 @@ class Question:
     cel: CelCache
     shared: Mapping[DeviceId, Amounts]
     limits: Sequence[Limit | None] = ()
+    effort: Effort = field(default_factory=Effort)
 
     def explained(self) -> Refusal | None:
-        """The refusal with all that people are told; None where it is none any more."""
-        answer = allocate(
+        """The refusal with all that people are told; None where it is none any more, or costs too much."""
+        work = allocating(
             self.claims,
             self.node,
             self.classes,
@@ -58,6 +62,8 @@ class Question:
             self.limits,
             explained=True,
         )
+        self.effort.spend(ASK_STEPS)
+        answer = done_within(work, self.effort)
         return answer if isinstance(answer, Refusal) else None
 
     def asked(
@@ -69,7 +75,9 @@ class Question:
         limits: Sequence[Limit | None] | None = None,
         shared: Mapping[DeviceId, Amounts] | None = None,
     ) -> Allocation | None:
-        """The same with something changed."""
+        """The same with something changed; None as well where the effort is used up."""
+        if self.effort.over:
+            return None
         node = self.node
         if devices is not None:
             node = NodeDevices(
@@ -79,7 +87,7 @@ class Question:
                 counters=node.counters,
                 consumers=node.consumers,
             )
-        answer = allocate(
+        work = allocating(
             self.claims if claims is None else claims,
             node,
             self.classes,
@@ -89,6 +97,8 @@ class Question:
             self.shared if shared is None else shared,
             self.limits if limits is None else limits,
         )
+        self.effort.spend(ASK_STEPS)
+        answer = done_within(work, self.effort)
         return answer if isinstance(answer, Allocation) else None
 
 

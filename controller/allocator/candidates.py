@@ -41,7 +41,7 @@ class Options:
 
     driver: str = DRIVER_NAME
     managed_only: bool = True
-    steps: int = 5_000
+    steps: int = 1_000
     mating_steps: int = 64
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from controller.allocator.asks import ParsedClaim
 from controller.allocator.build import Builder, Chosen, concerns
 from controller.allocator.model import NodeDevices
-from controller.allocator.problem import Steps
+from controller.allocator.problem import Steps, Work
 from controller.allocator.traits import values
 from controller.allocator.walk import Path, Stage, Walk
 from driver.kube.objects import DeviceConstraint
@@ -40,22 +40,24 @@ class FirstFit:
         self._builder = builder
         self._steps = steps
 
-    def decide(self, stages: Sequence[Stage], first: tuple[int, ...]) -> Path | Broken | None:
+    def decide(self, stages: Sequence[Stage], first: tuple[int, ...]) -> Work[Path | Broken | None]:
         """The first solution, what is an error before that, or None where nothing (or no step) is left.
         `first`: the first ways in which the stages can be met, whatever the devices.
         """
-        path = Walk(self._claims, self._builder, self._steps, stages, first=first).first()
+        path = yield from Walk(self._claims, self._builder, self._steps, stages, first=first).first()
         if path is None:
             return None
         for number, stage in enumerate(stages):
             for rank, one in enumerate(stage):
                 if one.ask.everything:
-                    attribute = self._error(stages[:number], one, (path[:number], path[number][0]), rank)
+                    attribute = yield from self._error(
+                        stages[:number], one, (path[:number], path[number][0]), rank
+                    )
                     if attribute:
                         return Broken(one.ask.claim, one.ask.request, attribute)
         return path
 
-    def _error(self, before: Sequence[Stage], one: Chosen, found: tuple[Path, int], rank: int) -> str:
+    def _error(self, before: Sequence[Stage], one: Chosen, found: tuple[Path, int], rank: int) -> Work[str]:
         """The attribute, if some choice for the stages before, tried before the solution was found, leads to
         the error; else empty.
         """
@@ -63,7 +65,7 @@ class FirstFit:
         for constraint in claim.constraints:
             if constraint.match_attribute and concerns(constraint, one.ask, claim):
                 for stages, part in self._conflicts(before, one, constraint):
-                    path = Walk(self._claims, self._builder, self._steps, stages, part).first()
+                    path = yield from Walk(self._claims, self._builder, self._steps, stages, part).first()
                     if path is not None and (path, rank) < found:
                         return constraint.match_attribute
         return ""

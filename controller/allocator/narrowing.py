@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 
 from controller.allocator.ledger import Ledger, overdraft
-from controller.allocator.problem import Budget, Cover, Demand, Infeasible, Match, Problem, Use
+from controller.allocator.problem import Budget, Cover, Demand, Infeasible, Match, Problem, Use, Work
 from controller.allocator.relaxation import Node, Relaxation, TooFewPairs, Uses
 
 
@@ -48,11 +48,11 @@ class Narrowing:
                 return Infeasible(demand.label, f"{there} of {demand.count} can be had", rule=demand)
         return Node(most, least, {})
 
-    def bound(self, node: Node) -> int | None:
+    def bound(self, node: Node) -> Work[int | None]:
         """Narrow the node by what is decided, then bound it; None where it holds no solution."""
         if not self.narrow(node):
             return None
-        answer = self._relaxation.bound(node)
+        answer = yield from self._relaxation.bound(node)
         if isinstance(answer, TooFewPairs):
             first, others = answer.pairings[0], len(answer.pairings) - 1
             label = f"{first.label} and {others} like it" if others else first.label

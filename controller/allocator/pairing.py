@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.allocator.flow import Network
-from controller.allocator.problem import KindPair, Pairing, Problem, Steps, pair_tier
+from controller.allocator.problem import KindPair, Pairing, Problem, Steps, Work, pair_tier
 from controller.allocator.weights import CONTENDED, RANK
 from driver.devices import Tier
 
@@ -46,8 +46,8 @@ def best_pairs(
     used: Mapping[int, int],
     pairs_in_all: int,
     steps: Steps,
-) -> Paired | int:
-    """The cheapest pairs with at most so many devices of each kind, or how many pairs there can be at most.
+) -> Work[Paired | int]:
+    """Find the cheapest pairs with at most so many devices of each kind, or how many there can be at most.
 
     Args:
         problem: whose kinds these are.
@@ -76,9 +76,11 @@ def best_pairs(
     if want_gpus == want_nics:
         return _one_to_one(problem, costs, gpus, nics, floors, used, want_gpus)
     if want_gpus > want_nics:
-        return _uneven(problem, costs, gpus, nics, floors, used, want, steps)
+        return (yield from _uneven(problem, costs, gpus, nics, floors, used, want, steps))
     flipped = {(nic, gpu): cost for (gpu, nic), cost in costs.items()}
-    answer = _uneven(problem, flipped, nics, gpus, floors[::-1], used, (want_nics, want_gpus), steps)
+    answer = yield from _uneven(
+        problem, flipped, nics, gpus, floors[::-1], used, (want_nics, want_gpus), steps
+    )
     if isinstance(answer, int):
         return answer
     turned = tuple(KindPair(p.nic, p.gpu, p.tier, p.count) for p in answer.pairs)
@@ -127,7 +129,7 @@ def _uneven(
     used: Mapping[int, int],
     want: tuple[int, int],
     steps: Steps,
-) -> Paired | int:
+) -> Work[Paired | int]:
     """`many` devices each with one of the `few`; `want` gives the numbers of both."""
     want_many, want_few = want
     low, high = want_many // want_few, -(-want_many // want_few)
@@ -140,11 +142,15 @@ def _uneven(
             best is not None and bound is not None and bound >= best.cost
         ):
             passed += 1
-            if passed % _PASSED or steps.take():
+            if passed % _PASSED:
                 continue
-            break
+            if not steps.take():
+                break
+            yield 1
+            continue
         if not steps.take():
             break
+        yield 1
         answer = _serve(problem, costs, many, chosen, floors[0], used, (want_many, low, high))
         if isinstance(answer, int):
             most = max(most, answer)

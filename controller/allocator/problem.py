@@ -11,15 +11,21 @@ which each must be used.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from driver.devices import Place, Tier
 from driver.topology import tier
 
 K = TypeVar("K")
+T = TypeVar("T")
+
+Work = Generator[int, None, T]
+"""A computation that stops again and again, so that something else may be done before it goes on. It yields
+what it does next, in tenths of a millisecond or so.
+"""
 
 Use = tuple[int, int]
 """A demand and a kind, by index."""
@@ -182,6 +188,20 @@ class Steps:
         self.left -= 1
         self.taken += 1
         return self.left >= 0
+
+    @property
+    def over(self) -> bool:
+        """There are none left, and one more was wanted."""
+        return self.left < 0
+
+
+def finished(work: Work[T]) -> T:
+    """Do all of it at once."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return cast(T, end.value)
 
 
 def whole_numbers(limit: Fraction, amounts: Mapping[K, Fraction]) -> tuple[int, dict[K, int], int]:

@@ -15,7 +15,7 @@ from typing import Final
 from controller.allocator.flow import Network
 from controller.allocator.ledger import Ledger
 from controller.allocator.pairing import Paired, best_pairs, rank_cost
-from controller.allocator.problem import KindPair, Match, Pairing, Problem, Steps, Use
+from controller.allocator.problem import KindPair, Match, Pairing, Problem, Steps, Use, Work
 from controller.allocator.weights import CONTENDED, RANK
 from driver.devices import Tier
 from driver.topology import nearest_tier
@@ -82,11 +82,11 @@ class Relaxation:
             if kind.admin is not None and kind.devices in plain
         }
 
-    def bound(self, node: Node) -> int | TooFewPairs:
+    def bound(self, node: Node) -> Work[int | TooFewPairs]:
         """What the pairs' tiers cost at least."""
         total = 0
         for members in self._alike(node.most, node.least):
-            answer = self._pairs(members, node.most, node.least, {})
+            answer = yield from self._pairs(members, node.most, node.least, {})
             if isinstance(answer, int):
                 return TooFewPairs(members, answer, sum(max(self._want(p)) for p in members))
             total += answer.cost // RANK
@@ -107,7 +107,7 @@ class Relaxation:
             total += max(self._want(pairing)) * rank_cost(rank, len(Tier), self._pairs_in_all)
         return total
 
-    def propose(self, node: Node, prices: Mapping[Use, int] = _FREE) -> Proposal | None:
+    def propose(self, node: Node, prices: Mapping[Use, int] = _FREE) -> Work[Proposal | None]:
         """Guess the values that are still open, then relax; None where that leads nowhere. Uses with a price
         are avoided by demands without pairs.
         """
@@ -118,7 +118,7 @@ class Relaxation:
         cost = 0
         for members in self._alike(most, node.least):
             for group in (members, *([p] for p in members if len(members) > 1)):
-                answer = self._pairs(group, most, node.least, used)
+                answer = yield from self._pairs(group, most, node.least, used)
                 if isinstance(answer, int):
                     return None
                 shares = self._share(group, answer, most)
@@ -192,7 +192,7 @@ class Relaxation:
 
     def _pairs(
         self, members: Sequence[Pairing], most: Uses, least: Mapping[Use, int], used: Mapping[int, int]
-    ) -> Paired | int:
+    ) -> Work[Paired | int]:
         first, number = members[0], len(members)
         gpus, nics = (
             {k: min(n * number, self._problem.kinds[k].seats) for k, n in most[d].items()}
@@ -204,7 +204,7 @@ class Relaxation:
         key = tuple(tuple(m.items()) for m in (gpus, nics, *floors, used)), tuple(first.ranks.items()), want
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = best_pairs(
+            known = self._known[key] = yield from best_pairs(
                 self._problem, first, want, gpus, nics, floors, used, self._pairs_in_all, self._steps
             )
         return known

@@ -19,17 +19,20 @@ from typing import Final
 
 from controller.allocator.ledger import Ledger
 from controller.allocator.narrowing import Narrowing, open_uses
-from controller.allocator.problem import Budget, Infeasible, Match, Problem, Solution, Steps, Use
+from controller.allocator.problem import Budget, Infeasible, Match, Problem, Solution, Steps, Use, Work
 from controller.allocator.relaxation import Node, Proposal, Relaxation
 from controller.allocator.weights import DEAR
 
+_USES_A_STEP: Final = 32
+"""What a node of the search costs grows with the uses that there can be."""
+_HELPS: Final = "fewer subrequests or constraints would help"
 _NOTHING: Final[Mapping[Use, int]] = MappingProxyType({})
 
 
 def solve(
     problem: Problem, steps: Steps, least: Mapping[Use, int] = _NOTHING, ledger: Ledger | None = None
-) -> Solution | Infeasible:
-    """The best solution, or why there is none.
+) -> Work[Solution | Infeasible]:
+    """Find the best solution, or why there is none.
 
     Args:
         problem: the question.
@@ -55,29 +58,32 @@ class _Search:
         ]
         self._narrowing = Narrowing(problem, ledger, self._relaxation, crowds)
         self._prices: dict[Use, int] = {}
+        self._weight = 1 + sum(len(demand.kinds) for demand in problem.demands) // _USES_A_STEP
 
-    def run(self) -> Solution | Infeasible:
+    def run(self) -> Work[Solution | Infeasible]:
+        yield self._weight
         root = self._narrowing.root(self._least)
         if isinstance(root, Infeasible):
             return root
-        if self._problem.pairings and (found := self._at_once(root)) is not None:
+        if self._problem.pairings and (found := (yield from self._at_once(root))) is not None:
             return found
         heap: list[tuple[int, int, int, Node]] = [(0, 0, 0, root)]
         seen: set[Hashable] = set()
         best: Proposal | None = None
         number = 0
         while heap and self._steps.take():
+            yield self._weight
             known, depth, _, node = heapq.heappop(heap)
             if best is not None and known >= best.rank_cost:
                 break
-            bound = self._narrowing.bound(node)
+            bound = yield from self._narrowing.bound(node)
             if bound is None or (best is not None and bound >= best.rank_cost):
                 continue
             if bound > known and heap and heap[0][0] < bound:
                 number += 1
                 heapq.heappush(heap, (bound, depth, number, node))
                 continue
-            proposal, overdrawn = self._proposal(node)
+            proposal, overdrawn = yield from self._proposal(node)
             if proposal is not None and overdrawn is None and not self._uncovered(node, proposal):
                 if best is None or proposal.rank_cost < best.rank_cost:
                     best = proposal
@@ -92,24 +98,28 @@ class _Search:
                     heapq.heappush(heap, (bound, depth - 1, number, child))
         if best is not None:
             return _solution(best)
-        if self._steps.left < 0:
-            return Infeasible("search", f"gave up after {self._steps.taken} steps", gave_up=True)
+        if self._steps.over:
+            return Infeasible(
+                "search",
+                f"gave up after {self._steps.taken} steps; fewer subrequests or constraints would help",
+                gave_up=True,
+            )
         return self._narrowing.blame or Infeasible("requests", "their constraints cannot all hold at once")
 
-    def _at_once(self, root: Node) -> Solution | None:
+    def _at_once(self, root: Node) -> Work[Solution | None]:
         """The first proposal, if it keeps all rules and no pair could be better by what its devices share."""
         if not self._narrowing.narrow(root):
             return None
-        proposal = self._relaxation.propose(root)
+        proposal = yield from self._relaxation.propose(root)
         if proposal is None or proposal.rank_cost > self._relaxation.least_cost(root):
             return None
         if self._ledger.overdrawn(proposal.uses) is not None:
             return None
         return None if self._uncovered(root, proposal) else _solution(proposal)
 
-    def _proposal(self, node: Node) -> tuple[Proposal | None, Budget | None]:
+    def _proposal(self, node: Node) -> Work[tuple[Proposal | None, Budget | None]]:
         """A proposal, and what it overdraws, which is dear from then on."""
-        proposal = self._relaxation.propose(node, self._prices)
+        proposal = yield from self._relaxation.propose(node, self._prices)
         overdrawn = None if proposal is None else self._ledger.overdrawn(proposal.uses)
         if overdrawn is not None and overdrawn.limit > 0:
             for use, weight in overdrawn.weights.items():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -16,7 +16,7 @@ from controller.allocator.first_fit import Broken, FirstFit
 from controller.allocator.limits import Limit, listed
 from controller.allocator.mates import among, mated
 from controller.allocator.model import DeviceId, NodeDevices
-from controller.allocator.problem import Infeasible, Problem, Solution, Steps
+from controller.allocator.problem import Infeasible, Problem, Solution, Steps, Work, finished
 from controller.allocator.results import claim_allocations
 from controller.allocator.search import solve
 from controller.allocator.shortage import Shortage, explain, short_of
@@ -52,16 +52,37 @@ def allocate(
         limits: on the rails of each claim's NICs; None or nothing: there is no limit.
         explained: a refusal is for people: with constraints, attributes and numbers, which costs something.
     """
+    return finished(
+        allocating(claims, node, classes, taken, options, cel, shared, limits, explained=explained)
+    )
+
+
+def allocating(
+    claims: Sequence[ResourceClaim],
+    node: NodeDevices,
+    classes: Mapping[str, DeviceClass],
+    taken: Collection[DeviceId],
+    options: Options,
+    cel: CelCache,
+    shared: Mapping[DeviceId, Amounts] = MappingProxyType({}),
+    limits: Sequence[Limit | None] = (),
+    *,
+    explained: bool = False,
+) -> Work[Allocation | Refusal]:
+    """Do the same as `allocate` in steps."""
     try:
         parsed = [parse(i, claim, classes, options.driver) for i, claim in enumerate(claims)]
         given = {i: limit for i, limit in enumerate(limits) if limit is not None}
         attempt = _Attempt(parsed, node, Taken.of(node, taken, shared), options, cel, given, explained)
-        return attempt.run()
+        return (yield from attempt.run())
     except Refused as refused:
         return refused.refusal
 
 
 _NOWHERE: Final[tuple[Near | None, ...]] = (None, (frozenset(), None))
+_Found = tuple[list[Chosen], Problem, Solution, tuple[int, ...]]
+_TRIED: Final = 16
+"""After so many steps it is asked whether any choice of subrequests can succeed at all."""
 _PLACES: Final = 8
 """So many places for neighbours are looked at: more NUMA nodes with GPUs no machine has."""
 
@@ -73,6 +94,11 @@ class _DeadEnd:
     why: Infeasible
     problem: Problem
     chosen: Sequence[Chosen]
+
+
+def _any_of(asks: Sequence[Ask]) -> Ask:
+    """As many devices as the least of the subrequests wants, named after the request."""
+    return replace(asks[0], request=asks[0].main, count=min(ask.count for ask in asks))
 
 
 class _Attempt:
@@ -98,7 +124,7 @@ class _Attempt:
         self._mating_steps = options.mating_steps
         self._end: Refusal | _DeadEnd = Refusal("", "claims", "claims: none was given")
 
-    def run(self) -> Allocation | Refusal:
+    def run(self) -> Work[Allocation | Refusal]:
         fixed: list[Ask] = []
         flexible: list[tuple[Ask, ...]] = []
         for claim in self._claims:
@@ -110,28 +136,28 @@ class _Attempt:
         for ask in (ask for asks in flexible for ask in asks if ask.everything):
             # As with kube-scheduler, a pool in flux is in the way even of what would be chosen last.
             self._filter.candidates(ask, self._claims[ask.claim].name)
-        found = next(self._choices(fixed, flexible, ()), None)
+        found = yield from self._choose(fixed, flexible, ())
         if found is None:
             return self._refusal(self._end)
         chosen, problem, solution, ranks = found
         if self._order_decides():
-            path = self._first_fit(ranks)
+            path = yield from self._first_fit(ranks)
             if isinstance(path, Refusal):
                 return path
             if path is not None and path != ranks:
                 chosen = self._order([*fixed, *(asks[r] for asks, r in zip(flexible, path, strict=True))])
-                outcome = self._solve(chosen)
+                outcome = yield from self._solve(chosen)
                 if isinstance(outcome, Refusal | _DeadEnd):
                     return self._refusal(outcome)
                 problem, solution = outcome
                 ranks = path
         else:  # of the others it would take too long
-            problem, solution = self._nearer(chosen, problem, solution)
+            problem, solution = yield from self._nearer(chosen, problem, solution)
         return self._allocation(chosen, problem, solution, ranks)
 
     def _nearer(
         self, chosen: Sequence[Chosen], problem: Problem, solution: Solution
-    ) -> tuple[Problem, Solution]:
+    ) -> Work[tuple[Problem, Solution]]:
         """As good a solution with the GPUs of a request nearer to each other, where they are apart."""
         near = traits(self._node).near
         places: dict[Near | None, None] = {}
@@ -149,7 +175,7 @@ class _Attempt:
         answers: list[tuple[int, int, int, Problem, Solution]] = []
         mating = Steps(self._mating_steps)
         for place in list(places)[:_PLACES]:
-            found = self._best(sided, mating, place)
+            found = yield from self._best(sided, mating, place)
             if not isinstance(found, _DeadEnd) and found[1].rank_cost <= solution.rank_cost:
                 answers.append((found[1].rank_cost, found[1].cost, len(answers), *found))
         if not answers:
@@ -172,7 +198,7 @@ class _Attempt:
             for constraint in claim.constraints
         )
 
-    def _first_fit(self, ranks: tuple[int, ...]) -> tuple[int, ...] | Refusal | None:
+    def _first_fit(self, ranks: tuple[int, ...]) -> Work[tuple[int, ...] | Refusal | None]:
         """Which subrequests kube-scheduler would choose; None where that is not found in time. None that come
         before `ranks` can be.
         """
@@ -183,7 +209,8 @@ class _Attempt:
         ]
         known = iter(ranks)
         first = tuple(next(known) if len(stage) > 1 else 0 for stage in stages)
-        answer = FirstFit(self._claims, self._node, self._builder, self._steps).decide(stages, first)
+        fit = FirstFit(self._claims, self._node, self._builder, self._steps)
+        answer = yield from fit.decide(stages, first)
         if isinstance(answer, Broken):
             subject = f'request "{answer.request}"'
             why = f"asks for all devices, not all of which agree in {answer.attribute} with the others"
@@ -196,23 +223,56 @@ class _Attempt:
             return None
         return tuple(rank for (rank, _), stage in zip(answer, stages, strict=True) if len(stage) > 1)
 
-    def _choices(
+    def _choose(
         self, fixed: Sequence[Ask], flexible: Sequence[tuple[Ask, ...]], ranks: tuple[int, ...]
-    ) -> Iterator[tuple[list[Chosen], Problem, Solution, tuple[int, ...]]]:
-        """Solutions with the subrequests in order of preference; a beginning that cannot be met ends its
-        whole branch.
+    ) -> Work[_Found | None]:
+        """The solution with the first subrequests in order of preference; a beginning that cannot be met ends
+        its whole branch.
         """
         chosen = self._order(fixed)
-        outcome = self._solve(chosen, mate=not flexible)
+        outcome = yield from self._solve(chosen, mate=not flexible)
         if isinstance(outcome, Refusal | _DeadEnd):
             # Of several dead ends the last and least demanding one is told.
             self._end = outcome
-            return
+            return None
         if not flexible:
-            yield chosen, *outcome, ranks
-            return
+            return chosen, *outcome, ranks
+        looked_ahead = False
         for rank, ask in enumerate(flexible[0]):
-            yield from self._choices((*fixed, ask), flexible[1:], (*ranks, rank))
+            if not looked_ahead and self._steps.taken > _TRIED:
+                looked_ahead = True
+                if (yield from self._is_hopeless(fixed, flexible)):
+                    return None
+            found = yield from self._choose((*fixed, ask), flexible[1:], (*ranks, rank))
+            if found is not None or self._steps.over:
+                return found
+        return None
+
+    def _is_hopeless(self, fixed: Sequence[Ask], flexible: Sequence[tuple[Ask, ...]]) -> Work[bool]:
+        """No choice of subrequests helps, not even where each may take what any of its request's may take."""
+        asks = [*fixed, *(ask for some in flexible for ask in some)]
+        if self._limits or any(claim.alignments for claim in self._claims):
+            return False
+        if any(ask.everything or ask.admin or ask.capacity for ask in asks):
+            return False
+        chosen = self._order([*fixed, *map(_any_of, flexible)])
+        chosen = [self._widened(one, flexible) for one in chosen]
+        problem = self._builder.build(self._claims, chosen)
+        found = yield from solve(problem, self._steps)
+        if isinstance(found, Solution) or found.gave_up:
+            return False
+        self._end = _DeadEnd(found, problem, chosen)
+        return True
+
+    def _widened(self, one: Chosen, flexible: Sequence[tuple[Ask, ...]]) -> Chosen:
+        """What any subrequest of its request may take, where that is open yet."""
+        for asks in flexible:
+            if (one.ask.claim, one.ask.request) == (asks[0].claim, asks[0].main):
+                found = [self._filter.candidates(ask, self._claims[ask.claim].name) for ask in asks]
+                matching = sorted({index for some in found for index in some.matching})
+                free = sorted({index for some in found for index in some.free})
+                return Chosen(one.ask, replace(one.found, matching=tuple(matching), free=tuple(free)))
+        return one
 
     def _order(self, asks: Sequence[Ask]) -> list[Chosen]:
         """In the order of the claims' requests."""
@@ -226,7 +286,7 @@ class _Attempt:
 
     def _solve(
         self, chosen: Sequence[Chosen], *, mate: bool = True
-    ) -> tuple[Problem, Solution] | Refusal | _DeadEnd:
+    ) -> Work[tuple[Problem, Solution] | Refusal | _DeadEnd]:
         sided = aligned_sides(self._claims, chosen, self._node)
         if isinstance(sided, Refusal):
             return sided
@@ -242,11 +302,11 @@ class _Attempt:
             if total > MAX_RESULTS:
                 message = f"claim: wants {total} devices; a claim can hold {MAX_RESULTS} at most"
                 return Refusal(claim=claim.name, subject="claim", message=message)
-        return self._best(sided, Steps(self._mating_steps) if mate else None)
+        return (yield from self._best(sided, Steps(self._mating_steps) if mate else None))
 
     def _best(
         self, chosen: Sequence[Chosen], mating: Steps | None, near: Near | None = None
-    ) -> tuple[Problem, Solution] | _DeadEnd:
+    ) -> Work[tuple[Problem, Solution] | _DeadEnd]:
         """The best solution, with pairs that nobody asked for if there are steps for `mating`. Where they are
         hard to find, it is one without them whose devices are paired afterwards: they never decide whether
         there is one.
@@ -254,15 +314,15 @@ class _Attempt:
         asked = self._builder.build(self._claims, chosen, near=near)
         problem = mated(asked, self._claims, chosen, self._node) if mating is not None else None
         if problem is not None and mating is not None:
-            paired = solve(problem, mating)
+            paired = yield from solve(problem, mating)
             if isinstance(paired, Solution):
                 return problem, paired
-        solution = solve(asked, self._steps)
+        solution = yield from solve(asked, self._steps)
         if isinstance(solution, Infeasible):
             return _DeadEnd(solution, asked, chosen)
         if problem is not None:
             settled = among(problem, solution)
-            paired = solve(settled, Steps(self._mating_steps))
+            paired = yield from solve(settled, Steps(self._mating_steps))
             if isinstance(paired, Solution):
                 return settled, paired
         return asked, solution

@@ -9,14 +9,14 @@ times kinds of devices.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from controller.allocator.asks import MAX_RESULTS, ParsedClaim
 from controller.allocator.build import Builder, Chosen
 from controller.allocator.candidates import wanted
 from controller.allocator.ledger import Ledger
-from controller.allocator.problem import Demand, Infeasible, Match, Problem, Solution, Steps
+from controller.allocator.problem import Demand, Infeasible, Match, Problem, Solution, Steps, Work
 from controller.allocator.search import solve
 
 Stage = Sequence[Chosen]
@@ -59,7 +59,7 @@ class Walk:
         self._witness: tuple[Problem, Solution] | None = None
         self._guess = self._least = first
 
-    def first(self) -> Path | None:
+    def first(self) -> Work[Path | None]:
         """None where there is no solution, or no step left to find it."""
         for number, stage in enumerate(self._stages):
             rest = None if self._part else self._taker().rest()
@@ -67,20 +67,22 @@ class Walk:
                 return (*self._done, *rest)
             for rank in range(len(stage)):
                 known = self._witness if rank == 0 and self._guess[number : number + 1] == (0,) else None
-                witness = known or self._possible(number, rank, {}, None)
+                witness = known or (yield from self._possible(number, rank, {}, None))
                 if witness is not None:
-                    devices = self._devices(number, rank, witness)
+                    devices = yield from self._devices(number, rank, witness)
                     if devices is None:
                         return None
                     self._done.append((rank, devices))
                     break
             else:
                 return None
-        if not self._stages and self._possible(0, None, {}, None) is None:
+        if not self._stages and (yield from self._possible(0, None, {}, None)) is None:
             return None
         return tuple(self._done)
 
-    def _devices(self, number: int, rank: int, witness: tuple[Problem, Solution]) -> tuple[int, ...] | None:
+    def _devices(
+        self, number: int, rank: int, witness: tuple[Problem, Solution]
+    ) -> Work[tuple[int, ...] | None]:
         """The first devices for a stage, one after the other."""
         one = self._stages[number][rank]
         if one.ask.everything:
@@ -101,7 +103,7 @@ class Walk:
             more = {**fixed, kind: fixed.get(kind, 0) + 1}
             if planned.get(kind, 0) < more[kind]:
                 most = {**more, **left}
-                found = self._possible(number, rank, more, most)
+                found = yield from self._possible(number, rank, more, most)
                 if found is None:
                     del left[kind]  # and no other device of that kind will do
                     continue
@@ -116,44 +118,48 @@ class Walk:
 
     def _possible(
         self, number: int, rank: int | None, fixed: Mapping[int, int], most: Mapping[int, int] | None
-    ) -> tuple[Problem, Solution] | None:
+    ) -> Work[tuple[Problem, Solution] | None]:
         """A solution with what is done, this stage met in this way (of these kinds so many at least, and of
         which so many at most), and the later ones in any way.
         """
         head = (*(r for r, _ in self._done), *(() if rank is None else (rank,)))
         later = self._stages[len(head) :]
         if len(self._guess) == len(self._stages) and self._guess[: len(head)] == head:
-            found = self._solve(self._guess, number, fixed, most)
+            found = yield from self._solve(self._guess, number, fixed, most)
             if found is not None:
                 self._witness = found
                 return found
-        for ranks in self._ranks(head, later, number, fixed, most):
-            found = self._solve(ranks, number, fixed, most)
-            if found is not None:
-                self._guess, self._witness = ranks, found
-                return found
-        return None
+        return (yield from self._complete(head, later, number, fixed, most))
 
-    def _ranks(
+    def _complete(
         self,
         head: tuple[int, ...],
         later: Sequence[Stage],
         number: int,
         fixed: Mapping[int, int],
         most: Mapping[int, int] | None,
-    ) -> Iterator[tuple[int, ...]]:
-        """All ways to meet the later stages; a beginning that cannot be met ends its branch."""
+    ) -> Work[tuple[Problem, Solution] | None]:
+        """A solution with the later stages met in the first way that can be; a beginning that cannot be met
+        ends its branch.
+        """
         if not later:
-            yield head
-            return
-        if len(later[0]) > 1 and self._solve(head, number, fixed, most) is None:
-            return
+            found = yield from self._solve(head, number, fixed, most)
+            if found is not None:
+                self._guess, self._witness = head, found
+            return found
+        if len(later[0]) > 1 and (yield from self._solve(head, number, fixed, most)) is None:
+            return None
         for rank in range(len(later[0])):
-            yield from self._ranks((*head, rank), later[1:], number, fixed, most)
+            if self._steps.over:
+                return None
+            found = yield from self._complete((*head, rank), later[1:], number, fixed, most)
+            if found is not None:
+                return found
+        return None
 
     def _solve(
         self, ranks: tuple[int, ...], number: int, fixed: Mapping[int, int], most: Mapping[int, int] | None
-    ) -> tuple[Problem, Solution] | None:
+    ) -> Work[tuple[Problem, Solution] | None]:
         if ranks in self._dead or ranks < self._least[: len(ranks)]:
             return None
         known = self._problem(ranks)
@@ -168,7 +174,8 @@ class Walk:
         if most is not None:
             demands[number] = replace(demands[number], kinds=most)
         restricted = replace(problem, demands=demands)
-        found = solve(restricted, self._steps, {(number, kind): n for kind, n in fixed.items()}, ledger)
+        least = {(number, kind): n for kind, n in fixed.items()}
+        found = yield from solve(restricted, self._steps, least, ledger)
         if isinstance(found, Infeasible):
             if not fixed:
                 self._dead.add(ranks)

@@ -116,6 +116,14 @@ class GangBook:
         pods = [self._state.claimants[key] for key in self._members.get(gang, ())]
         return sorted(pods, key=rank)
 
+    def size(self, gang: GangId) -> int:
+        """How many members start together, as far as the gang says one thing; 1 where it does not."""
+        asked = [self._entries[key].gang for key in self._members.get(gang, ())]
+        try:
+            return self._sized(gang, asked[0]).size or 1 if asked else 1
+        except GangConflict:
+            return 1
+
     def roll(self, gang: GangId) -> Roll | None:
         """The gang as it is now; None where it has no member."""
         pods = self.pods(gang)
@@ -173,8 +181,11 @@ class GangBook:
                 raise GangConflict(f"pod {pod.metadata.name}: {entry.conflict}")
             if entry.gang != first:
                 raise GangConflict(differ("pod", pods[0].metadata.name, first, pod.metadata.name, entry.gang))
+        return self._sized(gang, first)
+
+    def _sized(self, gang: GangId, asked: Gang) -> Gang:
         group = (gang.namespace, gang.name) if gang.kind == "PodGroup" else ("", "")
-        return sized(first, self._state.pod_groups.get(group), gang)
+        return sized(asked, self._state.pod_groups.get(group), gang)
 
     def _is_allocated(self, pod: Pod) -> bool:
         """What it asks for as a member is allocated, or will be as soon as it is written."""

@@ -23,8 +23,9 @@ from controller.allocator.verdict import Allocation, Refusal
 from controller.answers import Answers, Shape
 from controller.choice import Chooser
 from controller.draft import Draft
+from controller.effort import TURN_STEPS, Effort, Interrupted
 from controller.equal import Published, Standing
-from controller.gangs import search
+from controller.gangs import problem, search
 from controller.gangs.addresses import Addresses
 from controller.gangs.kinds import Band, Kind, Unit, kinds_of, most_nics, nic_rails, rail_mask, rails_in
 from controller.gangs.packing import Members
@@ -39,6 +40,8 @@ from driver.names import TYPE_NIC, TYPE_VF
 _KEPT = 200_000
 _FRESH = 40
 """So many questions that the allocator has not answered before are enough at once."""
+_BEGUN = 16
+"""So many searches that were interrupted are kept."""
 _DRAFTS = 32
 _RAIL_SETS = 4096
 """More are not tried one by one: then only those that members would choose by themselves."""
@@ -87,7 +90,7 @@ _State = Group | _Single
 class _Memo:
     """What members do to nodes in equal state, and on which rails such nodes have free NICs."""
 
-    steps: dict[object, search.Taken[_State] | None] = field(default_factory=dict)
+    steps: dict[object, problem.Taken[_State] | None] = field(default_factory=dict)
     open_rails: dict[Group, int] = field(default_factory=dict)
 
 
@@ -120,6 +123,7 @@ class Joint:
             state, Options(driver=settings.driver_name, managed_only=state.managed_only), cel
         )
         self._memo = _Memo()
+        self._begun: dict[object, problem.Tries] = {}
 
     def place(self, band: Band) -> list[Placed] | NoRoom:
         """All of them or none; members that share a claim that is not allocated yet have one place.
@@ -127,9 +131,20 @@ class Joint:
         Raises:
             TandemError: something about the claims is wrong, wherever they would go.
         """
+        self._answers.effort = Effort(TURN_STEPS)
         if len(self._memo.steps) + len(self._memo.open_rails) > _KEPT:
             self._memo = _Memo()
-        return _Attempt(self._state, self._chooser, self._answers, self._memo, band, self._fresh).run()
+        members = tuple(wish.pod.metadata.uid for wish in band.wishes)
+        key = (members, band.same_rails, band.within, band.terms, frozenset(band.left_out))
+        tries = self._begun.pop(key, None) or problem.Tries()
+        tries.turn = 0
+        attempt = _Attempt(self._state, self._chooser, self._answers, self._memo, band, self._fresh, tries)
+        answer = attempt.run()
+        if isinstance(answer, NoRoom) and answer.unfinished:
+            if len(self._begun) >= _BEGUN:
+                del self._begun[next(iter(self._begun))]
+            self._begun[key] = tries
+        return answer
 
 
 class _Attempt:
@@ -141,10 +156,12 @@ class _Attempt:
         memo: _Memo,
         band: Band,
         fresh: int,
+        tries: problem.Tries,
     ) -> None:
         self._state = state
         self._chooser = chooser
         self._answers = answers
+        self._tries = tries
         self._known, self._open = memo.steps, memo.open_rails
         self._band = band
         self._kinds = kinds_of(band)
@@ -156,7 +173,7 @@ class _Attempt:
     def run(self) -> list[Placed] | NoRoom:
         try:
             return self._run()
-        except search.Interrupted:
+        except Interrupted:
             wish = self._band.wishes[0]
             return NoRoom(0, wish, None, "", gave_up=True, unfinished=True)
 
@@ -170,34 +187,34 @@ class _Attempt:
         ]
         # Those that the fewest nodes would take are the most demanding.
         self._kinds = [self._kinds[n] for n in sorted(range(len(room)), key=room.__getitem__)]
-        shapes = [search.Shape(len(kind.units), most_nics(kind)) for kind in self._kinds]
+        shapes = [problem.Shape(len(kind.units), most_nics(kind)) for kind in self._kinds]
         sets, reason = self._with_addresses(self._rail_sets(groups))
-        questions = [search.Question(shapes, groups, sets)] if sets else []
+        questions = [problem.Question(shapes, groups, sets, tries=self._tries)] if sets else []
         if self._rules:
             rules = Rules(self._state.neighbours, self._state.nodes, self._kinds)
             questions = [seated for question in questions for seated in rules.questions(question)]
         for _ in range(_DRAFTS):
             found = self._best(questions)
-            if isinstance(found, search.NotFound):
+            if isinstance(found, problem.NotFound):
                 return replace(self._no_room(found), reason=reason)
             placed = self._drafted(found)
             if placed is not None:
                 return placed
-        return self._no_room(search.NotFound((0,) * len(shapes), "", None, gave_up=True))
+        return self._no_room(problem.NotFound((0,) * len(shapes), "", None, gave_up=True))
 
-    def _best(self, questions: Sequence[search.Question[_State]]) -> search.Found | search.NotFound:
+    def _best(self, questions: Sequence[problem.Question[_State]]) -> problem.Found | problem.NotFound:
         """Of the ways there are, or else how near it comes."""
         answers = [search.search(question, self) for question in questions]
-        found = [answer for answer in answers if isinstance(answer, search.Found)]
+        found = [answer for answer in answers if isinstance(answer, problem.Found)]
         if found:
             return min(found, key=lambda answer: answer.cost)
-        nobody = search.NotFound((0,) * len(self._kinds), "", None)
-        near = [answer for answer in answers if isinstance(answer, search.NotFound)]
+        nobody = problem.NotFound((0,) * len(self._kinds), "", None)
+        near = [answer for answer in answers if isinstance(answer, problem.NotFound)]
         return max(near, key=lambda answer: (answer.gave_up, sum(answer.most)), default=nobody)
 
     # For the search
 
-    def take(self, shape: int, state: _State, rails: int | None) -> search.Taken[_State] | None:
+    def take(self, shape: int, state: _State, rails: int | None) -> problem.Taken[_State] | None:
         """What one more member does to a node."""
         kind = self._kinds[shape]
         if kind.pin and not (isinstance(state, _Single) and state.node == kind.pin):
@@ -243,7 +260,7 @@ class _Attempt:
                     draft = draft.plus(node, pod, self._chooser.others_on(quest, node))
         return True
 
-    def _step(self, kind: Kind, shape: Shape, state: _State) -> search.Taken[_State] | None:
+    def _step(self, kind: Kind, shape: Shape, state: _State) -> problem.Taken[_State] | None:
         answer = self._answer(shape, state)
         if isinstance(state, _Single):
             published, standing = self._state.nodes[state.node].published, state.standing
@@ -262,7 +279,7 @@ class _Attempt:
             left = _Single(state.node, after)
         else:
             left = self._state.index.group_of(published, after)
-        return search.Taken(left, (sum(ranks) << 32) + rank_cost, cost, rails)
+        return problem.Taken(left, (sum(ranks) << 32) + rank_cost, cost, rails)
 
     def _answer(self, shape: Shape, state: _State) -> Allocation | None:
         if isinstance(state, _Single):
@@ -273,7 +290,7 @@ class _Attempt:
 
     # Before and after it
 
-    def _groups(self) -> Iterator[search.Group[_State]]:
+    def _groups(self) -> Iterator[problem.Group[_State]]:
         """Nodes by state and domain, the fullest first, without those that no member can be on; those that
         members are pinned to by themselves.
         """
@@ -287,7 +304,7 @@ class _Attempt:
                 continue
             rails = self._open_rails(group)
             if shared and not (label or left_out or pins):
-                yield search.Group("", group, group.names, rails)
+                yield problem.Group("", group, group.names, rails)
                 continue
             domains: dict[str, list[str]] = {}
             for name in group.names:
@@ -296,11 +313,11 @@ class _Attempt:
                 if name in left_out or value is None or (label and domain not in (None, value)):
                     continue
                 if not shared or name in pins:
-                    yield search.Group(value, _Single(name, record.standing), (name,), rails)
+                    yield problem.Group(value, _Single(name, record.standing), (name,), rails)
                 else:
                     domains.setdefault(value, []).append(name)
             for value, names in domains.items():
-                yield search.Group(value, group, names, rails)
+                yield problem.Group(value, group, names, rails)
 
     def _of_group(self, shape: Shape, group: Group) -> Allocation | Refusal | None:
         """The answer of all nodes of the group, if there is one for all."""
@@ -311,7 +328,7 @@ class _Attempt:
     def _spend(self) -> None:
         """One more question that the allocator has not answered before."""
         if not self._fresh:
-            raise search.Interrupted
+            raise Interrupted
         self._fresh -= 1
 
     def _open_rails(self, group: Group) -> int:
@@ -327,7 +344,7 @@ class _Attempt:
         self._open[group] = mask
         return mask
 
-    def _nics(self, kind: Kind, groups: Sequence[search.Group[_State]]) -> tuple[int, ...]:
+    def _nics(self, kind: Kind, groups: Sequence[problem.Group[_State]]) -> tuple[int, ...]:
         """How many NICs each claim gets, as the first nodes that can take the member have it."""
         shape = self._answers.shape(kind.quest)
         for group in groups:
@@ -336,7 +353,7 @@ class _Attempt:
                 return tuple(len(list(nic_rails(share.devices))) for share in answer.claims)
         return (0,) * len(kind.asking)
 
-    def _rail_sets(self, groups: Sequence[search.Group[_State]]) -> tuple[int | None, ...]:
+    def _rail_sets(self, groups: Sequence[problem.Group[_State]]) -> tuple[int | None, ...]:
         """On which the gang may be, as bit masks."""
         placed = self._band.terms.rails
         most = max([most_nics(kind) for kind in self._kinds] + [nics for nics, _ in placed], default=0)
@@ -368,7 +385,7 @@ class _Attempt:
         reason = next((why for why in short.values() if why), "")
         return [rails for rails in sets if rails is None or not short[rails]], reason
 
-    def _natural(self, groups: Sequence[search.Group[_State]], least: int) -> Iterator[int]:
+    def _natural(self, groups: Sequence[problem.Group[_State]], least: int) -> Iterator[int]:
         """Rail sets that members would choose by themselves."""
         seen: set[int] = set()
         for group in groups:
@@ -378,7 +395,7 @@ class _Attempt:
                     seen.add(taken.rails)
                     yield taken.rails
 
-    def _drafted(self, found: search.Found) -> list[Placed] | None:
+    def _drafted(self, found: problem.Found) -> list[Placed] | None:
         """The way with real devices, in an order in which the members may come; None where a node cannot take
         its members, which is then closed.
         """
@@ -401,7 +418,7 @@ class _Attempt:
             waiting = late
         return placed
 
-    def _seated(self, found: search.Found) -> list[_Seat]:
+    def _seated(self, found: problem.Found) -> list[_Seat]:
         """Who goes where: on each node one, then on each a second one, as spreading has it."""
         units = [iter(kind.units) for kind in self._kinds]
         seats = [
@@ -426,7 +443,7 @@ class _Attempt:
             return None
         return Placed(wish, seat.node, self._answers.moved(shape, answer, quest, record, standing))
 
-    def _no_room(self, found: search.NotFound) -> NoRoom:
+    def _no_room(self, found: problem.NotFound) -> NoRoom:
         kind, most = next(
             (k, n) for k, n in zip(self._kinds, found.most, strict=True) if n < len(k.units) or found.gave_up
         )

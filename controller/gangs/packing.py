@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+_ROWS_A_STEP = 16
+"""Of one shape so many costs are compared in the time of one."""
 Members = tuple[int, ...]
 """How many members, by shape."""
 
@@ -116,12 +118,13 @@ class Packing:
         offers = self._stocks[number]
         after: list[int | None] = [None] * len(costs) if must else list(costs)
         source = after if many else costs
-        self.steps += len(after) * len(offers)
         if len(self._demand) == 1 and not many:
+            self.steps += len(after) * len(offers) // _ROWS_A_STEP
             for offer, cost in offers:
                 more = [base if base is None else base + cost for base in costs[: len(costs) - offer]]
                 after[offer:] = map(_less_of, after[offer:], more)
             return after
+        self.steps += len(after) * len(offers)
         for index in range(len(after)):
             best = after[index]
             for offer, cost in offers:

@@ -21,7 +21,7 @@ import msgspec
 
 from controller.gangs.kinds import Kind
 from controller.gangs.packing import Members
-from controller.gangs.search import Group, Question
+from controller.gangs.problem import Group, Question
 from controller.gangs.seats import Apart, Count, Seats
 from controller.neighbours import Neighbours
 from controller.nodes import NodeRecord

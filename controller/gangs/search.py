@@ -12,11 +12,15 @@ exhaust; beyond that the best so far is taken, best tiers proved or not. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Generic, Protocol, TypeVar
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Final, Generic, TypeVar
 
+from controller.effort import Interrupted
+from controller.gangs.filling import Filling, Lot
 from controller.gangs.packing import Members, Packing, Stock
+from controller.gangs.problem import Found, Group, NotFound, Provider, Question, Taken
 from controller.gangs.seats import Seats, admit
 from controller.gangs.zones import Zones
 
@@ -25,6 +29,12 @@ S = TypeVar("S", bound=Hashable)
 _TIER, _OTHER = 96, 32
 """Bits by which costs are shifted, so that the first decides and the number of nodes comes last."""
 _TAKE_STEPS: Final = 2
+_FILL_STEPS: Final = 20_000
+"""So many at most takes the way member by member, in one domain on one set of rails."""
+_ON_A_NODE: Final = 8
+"""More members of one shape few nodes take."""
+_COUNTED_STEPS: Final = 50_000
+"""So many steps at most take the ways to use the nodes of one domain on one set of rails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,124 +46,14 @@ class _Lot:
     names: list[Sequence[str]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Taken(Generic[S]):
-    """One more member is on a node.
-
-    Attributes:
-        state: in which it leaves the node.
-        tiers: what the tiers of its pairs cost.
-        other: what else it costs.
-        rails: on which its NICs are, as a bit mask.
-    """
-
-    state: S
-    tiers: int
-    other: int = 0
-    rails: int = 0
-
-
-class Provider(Protocol[S]):
-    """What the search asks. Equal questions must get equal answers."""
-
-    def take(self, shape: int, state: S, rails: int | None) -> Taken[S] | None:
-        """One more member of this shape on a node in this state, on these rails (a bit mask; None: any);
-        None where it cannot be. Tiers get no better by rails, nor by members that are there already.
-
-        Raises:
-            Interrupted: that is enough work for now; the search passes it on, unless it has found a way
-                with the best tiers that there can be.
-        """
-
-    def fits(self, node: str, members: Members) -> bool:
-        """May these members be on the node, all but devices considered? More of them never fit better."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Members that ask for the same. `nics`: of its largest claim; 0 where rails do not matter."""
-
-    count: int
-    nics: int
-
-
-@dataclass(frozen=True, slots=True)
-class Group(Generic[S]):
-    """Nodes of one domain and zone in equal state; `rails` (a bit mask) have a free NIC there. `seats` are of
-    each of them.
-    """
-
-    domain: Hashable
-    state: S
-    nodes: Sequence[str]
-    rails: int = 0
-    zone: Hashable = None
-    seats: Seats = ()
-
-    def must_take(self, nobody: Members) -> bool:
-        """None of them may stay empty."""
-        return not admit(self.seats, nobody)
-
-
-@dataclass(frozen=True, slots=True)
-class Question(Generic[S]):
-    """Where do these go?
-
-    Attributes:
-        shapes: most demanding first: in this order members are put on a node.
-        groups: the fullest nodes first.
-        rails: the sets that all members may be on (bit masks), of which one is chosen; (None,): any.
-        zones: all that there are, with their seats; none where zones do not matter.
-        musts: so many nodes must not stay empty, be they in a group or not.
-        steps: how far the search may go before it gives up.
-        patience: steps after which it is content with a way that it has found.
-    """
-
-    shapes: Sequence[Shape]
-    groups: Sequence[Group[S]]
-    rails: Sequence[int | None] = (None,)
-    zones: Mapping[Hashable, Seats] = field(default_factory=dict)
-    musts: int = 0
-    steps: int = 5_000_000
-    patience: int = 4_000
-
-    @property
-    def demand(self) -> Members:
-        """How many of each shape."""
-        return tuple(shape.count for shape in self.shapes)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A way: the nodes with the members that each takes. `cost` compares ways of one question."""
-
-    domain: Hashable
-    rails: int | None
-    places: tuple[tuple[str, Members], ...]
-    cost: int
-
-
-@dataclass(frozen=True, slots=True)
-class NotFound:
-    """No way, or (`gave_up`) none found. `most`: so many have room at once, in that domain on those rails."""
-
-    most: Members
-    domain: Hashable
-    rails: int | None
-    gave_up: bool = False
-
-
 def search(question: Question[S], provider: Provider[S]) -> Found | NotFound:
     """The best way, or how near it comes.
 
     Raises:
-        Interrupted: the provider did.
+        Interrupted: the provider did, or this turn's steps are used up.
+            Asked with the same `tries`, it goes on.
     """
     return _Search(question, provider).run()
-
-
-class Interrupted(Exception):  # noqa: N818  # not an error
-    """A provider raises it when it has worked enough for now; asked again, the search comes further."""
 
 
 class _OutOfSteps(Exception):  # noqa: N818  # an end, not an error
@@ -175,6 +75,8 @@ class _Search(Generic[S]):
         self._least = 0
         self._best: Found | None = None
         self._nearest = NotFound(self._nobody, "", None)
+        self._reached = self._nobody
+        self._has_tried = False
 
     def run(self) -> Found | NotFound:
         try:
@@ -186,6 +88,8 @@ class _Search(Generic[S]):
         except Interrupted:
             if self._best is None or self._best.cost >> _TIER > self._least:
                 raise
+        if self._best is None and self._question.tries.gave_up:
+            return replace(self._nearest, gave_up=True)
         return self._best or self._nearest
 
     def _look(self) -> None:
@@ -198,7 +102,7 @@ class _Search(Generic[S]):
             for domain, members in domains.items():
                 if self._is_content():
                     return
-                self._try(domain, rails, [g for g in members if self._is_open(g, rails)])
+                self._try_anew(domain, rails, [g for g in members if self._is_open(g, rails)])
 
     # Which rails
 
@@ -251,12 +155,33 @@ class _Search(Generic[S]):
 
     # In one domain, on one set of rails
 
+    def _try_anew(self, domain: Hashable, rails: int | None, groups: Sequence[Group[S]]) -> None:
+        """Try what no turn before has tried in vain."""
+        question, tries = self._question, self._question.tries
+        places = tuple((group.state, len(group.nodes), group.zone, group.seats) for group in groups)
+        key = (domain, rails, places, question.musts, tuple(question.zones.items()))
+        if key not in tries.failed:
+            if tries.turn > question.turn_steps and self._has_tried and self._best is None:
+                raise Interrupted
+            self._has_tried = True
+            before = self._best
+            self._reached = self._nobody
+            self._try(domain, rails, groups)
+            if self._best is before:
+                tries.failed[key] = self._reached
+        most = tries.failed.get(key, self._nobody)
+        if sum(most) > sum(self._nearest.most):
+            self._nearest = NotFound(most, domain, rails)
+
     def _try(self, domain: Hashable, rails: int | None, groups: Sequence[Group[S]]) -> None:
         if self._question.musts > sum(len(g.nodes) for g in groups if g.must_take(self._nobody)):
             return
         zones: dict[Hashable, list[Group[S]]] = {zone: [] for zone in self._question.zones}
         for group in groups:
             zones.setdefault(group.zone, []).append(group)
+        if self._are_too_many(groups):
+            self._fill(domain, rails, groups)
+            return
         while True:
             lots = [self._lots(some, rails) for some in zones.values()]
             stocks = [
@@ -269,8 +194,7 @@ class _Search(Generic[S]):
             packing = self._packed(list(zones), stocks)
             self._spend(packing.steps)
             if packing.cost is None:
-                if sum(packing.most) > sum(self._nearest.most):
-                    self._nearest = NotFound(packing.most, domain, rails)
+                self._reached = packing.most
                 return
             if self._best is not None and packing.cost >= self._best.cost:
                 return
@@ -278,6 +202,40 @@ class _Search(Generic[S]):
             if places is not None:
                 self._best = Found(domain, rails, tuple(places), packing.cost)
                 return
+
+    def _are_too_many(self, groups: Sequence[Group[S]]) -> bool:
+        """Are there more ways to count than can be counted soon?"""
+        total = sum(self._demand)
+        parts = prod(count + 1 for count in self._demand)
+        offers = prod(min(count, _ON_A_NODE) + 1 for count in self._demand)
+        nodes = sum(min(len(group.nodes), total) for group in groups)
+        if self._question.zones:
+            offers, nodes = max(offers, parts), nodes + len(self._question.zones)
+        return len(self._demand) > 1 and parts * offers * nodes > _COUNTED_STEPS
+
+    def _fill(self, domain: Hashable, rails: int | None, groups: Sequence[Group[S]]) -> None:
+        """Look for a way member by member."""
+        lots = [
+            Lot(group.state, group.nodes, group.zone, group.seats, group.must_take(self._nobody))
+            for group in groups
+        ]
+        filling = Filling(
+            self._demand,
+            lots,
+            self._question.zones,
+            lambda shape, state: self._take(shape, state, rails),
+            self._provider.fits,
+            _FILL_STEPS,
+        )
+        places = filling.places()
+        self._spend(filling.steps)
+        self._reached = filling.most
+        self._question.tries.gave_up |= filling.gave_up
+        if places is not None:
+            tiers, other = filling.cost
+            cost = (tiers << _TIER) + (other << _OTHER) + len(places)
+            if self._best is None or cost < self._best.cost:
+                self._best = Found(domain, rails, tuple(places), cost)
 
     def _packed(self, zones: Sequence[Hashable], stocks: Sequence[Sequence[Stock]]) -> Packing | Zones:
         if not self._question.zones:
@@ -369,8 +327,11 @@ class _Search(Generic[S]):
         return self._taken[key]
 
     def _spend(self, steps: int) -> None:
+        tries = self._question.tries
         self._steps += steps
-        if self._steps > self._question.steps:
+        tries.steps += steps
+        tries.turn += steps
+        if tries.steps > self._question.steps:
             raise _OutOfSteps
 
 

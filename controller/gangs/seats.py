@@ -24,6 +24,10 @@ class Count:
         """These may be at the place, and nobody else."""
         return self.least <= _total(self.weights, members) <= self.most
 
+    def may_grow(self, members: Members) -> bool:
+        """These may be at the place, perhaps with more of them."""
+        return _total(self.weights, members) <= self.most
+
 
 @dataclass(frozen=True, slots=True)
 class Apart:
@@ -42,6 +46,10 @@ class Apart:
         alone = any(n and b and m for n, b, m in zip(members, self.bearing, self.meant, strict=True))
         return alone and bearing == meant == 1
 
+    def may_grow(self, members: Members) -> bool:
+        """These may be at the place, perhaps with more of them."""
+        return self.admits(members)
+
 
 Seats = tuple[Count | Apart, ...]
 """All of them hold."""
@@ -50,6 +58,11 @@ Seats = tuple[Count | Apart, ...]
 def admit(seats: Seats, members: Members) -> bool:
     """These may be at a place with such seats, and nobody else."""
     return all(seat.admits(members) for seat in seats)
+
+
+def may_grow(seats: Seats, members: Members) -> bool:
+    """These may be at a place with such seats, perhaps with more of them."""
+    return all(seat.may_grow(members) for seat in seats)
 
 
 def _total(weights: Sequence[int], members: Members) -> int:

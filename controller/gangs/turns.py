@@ -16,6 +16,7 @@ from controller.allocator.cel import SelectorsPendingError
 from controller.allocator.limits import listed
 from controller.backoff import Backoff, Tried
 from controller.choice import Chooser, Reasons
+from controller.effort import TURN_STEPS, Effort, Efforts
 from controller.gangs.book import GangBook, Roll
 from controller.gangs.joint import Joint, NoRoom, Placed
 from controller.gangs.kinds import Band, kinds_of
@@ -47,14 +48,17 @@ _LATE_FIRST_SECONDS, _LATE_LAST_SECONDS = 5.0, 300.0
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to place now. Look again at `until` (seconds), or, `on_change`, when the cluster changes.
-    Allocations of the claims in `take_back` are held in vain.
+    """Nothing to place now. Look again at `until` (seconds), or, `on_change`, when the cluster changes from
+    what it was at generation `seen` (0: now). Allocations of the claims in `take_back` are held in vain.
+    `gave_up`: nothing is proved.
     """
 
     until: float = _NEVER
     on_change: bool = False
     tells: tuple[Tell, ...] = ()
     take_back: tuple[Key, ...] = ()
+    seen: int = 0
+    gave_up: bool = False
 
 
 @dataclass(slots=True)
@@ -63,6 +67,7 @@ class _Waiting:
     deadline: float
     timeouts: int = 0
     parts: int = 0
+    begun: int = 0
     told: object = None
     told_at: float = -_NEVER
 
@@ -80,13 +85,20 @@ class GangTurns:
     """Decides over a GangBook. Not thread-safe."""
 
     def __init__(
-        self, state: ClusterState, book: GangBook, joint: Joint, chooser: Chooser, backoff: Backoff
+        self,
+        state: ClusterState,
+        book: GangBook,
+        joint: Joint,
+        chooser: Chooser,
+        backoff: Backoff,
+        efforts: Efforts,
     ) -> None:
         self._state = state
         self._book = book
         self._joint = joint
         self._chooser = chooser
         self._backoff = backoff
+        self._efforts = efforts
         self._waiting: dict[GangId, _Waiting] = {}
 
     def __len__(self) -> int:
@@ -94,15 +106,17 @@ class GangTurns:
         return len(self._waiting)
 
     def rank(self, gang: GangId) -> Rank | None:
-        """When it is its turn: by its highest priority; among equals a gang that holds something and is not
-        complete comes first, so that what is free goes to gangs that cannot go back. Who joins a complete one
-        has a place in the order of its own. None where no member is left.
+        """When it is its turn: the gang waits since it is complete, in the place of the last of the members
+        that start together. So nobody who joins brings the others before those who waited already, by age or
+        by priority. Of equal priority a gang that holds something and is not complete comes first, so that
+        what is free goes to gangs that cannot go back. Who joins a complete one has a place of its own. None
+        where no member is left.
         """
         pods = self._book.pods(gang)
         if not pods:
             self._waiting.pop(gang, None)
             return None
-        first = rank(pods[0])
+        first = rank(pods[min(self._book.size(gang), len(pods)) - 1])
         claims = [claim for pod in pods for claim in self._state.claims_of(pod) or ()]
         held = [self._state.allocation_of(claim) is not None for claim in claims]
         if any(held) and not all(held):
@@ -134,11 +148,21 @@ class GangTurns:
         if not_before > now:
             return Wait(until=not_before)
         left_out = self._backoff.left_out(subjects, now)
+        if not waiting.parts:
+            waiting.begun = self._state.generation
         places = self._places_elsewhere(roll, left_out, self._backoff.tried(subjects))
         waiting.parts = waiting.parts + 1 if isinstance(places, NoRoom) and places.unfinished else 0
         if 0 < waiting.parts < _PARTS:
             return Wait(until=now + _PAUSE_SECONDS)  # others have their turns meanwhile
-        return self.refused(gang, places, now, left_out) if isinstance(places, NoRoom | str) else places
+        if not isinstance(places, NoRoom | str):
+            self._efforts.decided(gang)
+            return places
+        wait = self.refused(gang, places, now, left_out)
+        if isinstance(places, str) or not places.gave_up:
+            self._efforts.decided(gang)
+            return replace(wait, seen=waiting.begun)
+        again = now + self._efforts.gave_up(gang)
+        return replace(wait, until=min(again, waiting.deadline), on_change=False, gave_up=True)
 
     def asked(self, gang: GangId) -> Sequence[Placed] | str:
         """Places for those that are to go together, or why there are none; empty where nobody waits. For
@@ -266,9 +290,8 @@ class GangTurns:
         name = room.short.pod.metadata.name
         if not room.most:
             short = room.short
-            choice = self._chooser.choose(
-                Quest(short.pod, short.wanted, short.allocated, left_out=left_out, others=short.others)
-            )
+            quest = Quest(short.pod, short.wanted, short.allocated, left_out=left_out, others=short.others)
+            choice = self._chooser.choose(quest, Effort(TURN_STEPS, last=True))
             if choice.best is None:
                 nearest = self._chooser.nearest(short.wanted, choice)
                 return joined(choice.why_not, nearest, before=f"{before}pod {name} has no room: ")

@@ -283,14 +283,16 @@ def test_what_our_allocator_cannot_judge_is_left_to_kube_schedulers_verdict(expr
 
 
 def test_a_search_that_takes_long_is_left_to_kube_schedulers_verdict() -> None:
-    """Twelve devices with a number each do not serve sixteen requests that all want another number."""
+    """Eight devices of which no two share any of three numbers: whether there are nobody sees at a glance."""
     cluster = a_cluster(1)
-    devices = [f"x-{n}: type=x number={n}" for n in range(12)]
+    devices = [
+        f"x-{n}: type=x a=a{n % 8} b=b{(n * 5 + n // 6) % 8} c=c{(n * 3 + n // 7) % 8}" for n in range(64)
+    ]
     publish(cluster, *world.slices(devices, driver=OTHER, pool="pool", node="n0"))
-    ways = [{"name": f"way-{n}", "deviceClassName": OTHER, "count": 1} for n in range(8)]
-    requests = [{"name": f"r{n}", "firstAvailable": ways} for n in range(16)]
+    exactly = {"deviceClassName": OTHER, "allocationMode": "ExactCount", "count": 1}
+    requests = [{"name": f"r{n}", "exactly": exactly} for n in range(8)]
     document = msgspec.json.decode(msgspec.json.encode(a_claim("theirs", requests=requests)))
-    document["spec"]["devices"]["constraints"] = [{"distinctAttribute": f"{OTHER}/number"}]
+    document["spec"]["devices"]["constraints"] = [{"distinctAttribute": f"{OTHER}/{name}"} for name in "abc"]
     need(cluster, "p", msgspec.json.decode(msgspec.json.encode(document), type=ResourceClaim))
     cluster.run()
     assert where(cluster, "p") == "n0"

@@ -235,6 +235,42 @@ def test_who_joins_a_gang_that_is_complete_waits_in_line() -> None:
     assert nodes_of(cluster, ["b-2"]) == [None]
 
 
+def test_a_gang_of_many_unlike_pods_is_placed() -> None:
+    cluster = a_cluster(6, pairs=3, vfs=2)
+    for number in range(12):
+        join(cluster, "a", f"a-{number}", size=12)
+        name = f"a-{number}"
+        pod = a_pod(name, [f"{name}-claim"], uid=cluster.pods[name].metadata.uid, cpu=f"{number + 1}")
+        cluster.put_pod(of_job(pod, "a"))
+    cluster.wait(1)
+    assert None not in nodes_of(cluster, members("a", 12))
+
+
+@pytest.mark.parametrize("joins", ["younger", "of a higher priority"])
+def test_who_completes_a_gang_does_not_bring_it_before_those_who_waited(joins: str) -> None:
+    cluster = a_cluster(2, pairs=1, vfs=1)
+    for name in ("x", "y"):
+        wish(cluster, name)
+    cluster.run()
+    bind(cluster, "x", "y")
+    join(cluster, "a", "a-0", size=2)
+    redate(cluster, "a-0", "2020-01-01T00:00:00Z")
+    wish(cluster, "waits")
+    cluster.wait(5)
+    join(cluster, "a", "a-1", size=2)
+    if joins == "younger":
+        redate(cluster, "a-1", "2026-01-02T00:00:00Z")
+    else:
+        pod = cluster.pods["a-1"]
+        cluster.put_pod(msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, priority=1000)))
+        redate(cluster, "a-0", "2026-01-02T00:00:00Z")
+    cluster.wait(5)
+    leave(cluster, "x", "y")
+    cluster.wait(5)
+    assert cluster.node_of("waits-claim") is not None
+    assert nodes_of(cluster, members("a", 2)) == [None, None]
+
+
 def test_after_its_timeout_a_gang_says_what_is_missing_and_goes_on_waiting_more_and_more_rarely() -> None:
     cluster = a_cluster(2, pairs=1, vfs=1)
     join(cluster, "a", *members("a", 3), size=3, timeoutSeconds=60)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.gangs.packing import Members
-from controller.gangs.search import Found, Group, NotFound, Question, Shape, Taken, search
+from controller.gangs.problem import Found, Group, NotFound, Question, Shape, Taken
+from controller.gangs.search import search
 
 State = tuple[tuple[int, ...], int]
 """Free NICs by rail, and free GPUs."""

@@ -1,0 +1,208 @@
+"""A gang of many unlike members on nodes: one member after the other, the most demanding first, each where it
+is best off, and back where that leads nowhere.
+
+`controller.gangs.packing` counts all ways, of which there are as many as subsets of unlike members. Where
+those are too many to count, a way is looked for here instead: it costs about members times kinds of nodes
+where there is room, and is the best way only as far as every member's own choice goes. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeVar
+
+from controller.gangs.packing import Members
+from controller.gangs.seats import Seats, admit, may_grow
+
+S = TypeVar("S", bound=Hashable)
+S_co = TypeVar("S_co", bound=Hashable, covariant=True)
+
+_FIT_STEPS: Final = 10
+"""For each member on the node."""
+_TAKE_STEPS: Final = 5
+
+
+class Step(Protocol[S_co]):
+    """What one more member does to a node: the state in which it leaves it, and what that costs."""
+
+    @property
+    def state(self) -> S_co:
+        """In which it leaves the node."""
+
+    @property
+    def tiers(self) -> int:
+        """What the tiers of its pairs cost."""
+
+    @property
+    def other(self) -> int:
+        """What else it costs."""
+
+
+@dataclass(slots=True)
+class Lot(Generic[S]):
+    """Nodes in equal state. `must`: none of them may stay empty."""
+
+    state: S
+    nodes: Sequence[str]
+    zone: Hashable
+    seats: Seats
+    must: bool
+
+
+@dataclass(slots=True)
+class _Taken(Generic[S]):
+    """A node with members, and the state in which they leave it."""
+
+    lot: int
+    node: str
+    state: S
+    members: Members
+
+
+class Filling(Generic[S]):
+    """Looks for a way to place a demand on lots.
+
+    Attributes:
+        most: the most members that had a place at once so far.
+        steps: that were taken.
+    """
+
+    def __init__(
+        self,
+        demand: Members,
+        lots: Sequence[Lot[S]],
+        zones: Mapping[Hashable, Seats],
+        take: Callable[[int, S], Step[S] | None],
+        fits: Callable[[str, Members], bool],
+        steps: int,
+    ) -> None:
+        """Keep the question.
+
+        Args:
+            demand: how many of each shape, the most demanding shape first.
+            lots: the nodes, those first that are to be used first.
+            zones: seats of each zone.
+            take: what one more member of a shape does to a node in a state; None where it cannot be there.
+            fits: may these members be on the node, all but devices considered?
+            steps: how far to go before it gives up; one is about a microsecond.
+        """
+        self._lots = lots
+        self._zones = zones
+        self._take = take
+        self._fits = fits
+        self._left = steps
+        self.steps = 0
+        self._nobody = (0,) * len(demand)
+        self.most = self._nobody
+        self._order = [shape for shape, count in enumerate(demand) for _ in range(count)]
+        self._taken: dict[str, _Taken[S]] = {}
+        self._in_zone: dict[Hashable, Members] = dict.fromkeys(zones, self._nobody)
+        self._cost: list[tuple[int, int]] = []
+
+    def places(self) -> list[tuple[str, Members]] | None:
+        """The nodes with the members that each takes; None where there is no way."""
+        if not self._place(0):
+            return None
+        return [(node, taken.members) for node, taken in self._taken.items()]
+
+    @property
+    def gave_up(self) -> bool:
+        """The steps were used up before all was tried."""
+        return self.steps > self._left
+
+    @property
+    def cost(self) -> tuple[int, int]:
+        """What the tiers of the way that was found cost, and what else it costs."""
+        return sum(tiers for tiers, _ in self._cost), sum(other for _, other in self._cost)
+
+    def _place(self, number: int) -> bool:
+        """This member and all after it."""
+        if number == len(self._order):
+            return self._is_complete()
+        shape = self._order[number]
+        for lot, node, step in self._choices(shape):
+            before = self._taken.get(node)
+            members = _plus(before.members if before is not None else self._nobody, shape)
+            zone = self._lots[lot].zone
+            self._taken[node] = _Taken(lot, node, step.state, members)
+            if zone in self._in_zone:
+                self._in_zone[zone] = _plus(self._in_zone[zone], shape)
+            self._cost.append((step.tiers, step.other))
+            if number + 1 > sum(self.most):
+                self.most = self._placed(number + 1)
+            if self._place(number + 1):
+                return True
+            if self.gave_up:
+                return False
+            self._cost.pop()
+            if zone in self._in_zone:
+                self._in_zone[zone] = _plus(self._in_zone[zone], shape, -1)
+            if before is not None:
+                self._taken[node] = before
+            else:
+                del self._taken[node]
+        return False
+
+    def _choices(self, shape: int) -> Iterator[tuple[int, str, Step[S]]]:
+        """Where the member could be, the best first: on one node of those that are alike."""
+        known: dict[tuple[int, S], Step[S] | None] = {}
+        found: list[tuple[tuple[int, int, bool, int], Step[S], list[str]]] = []
+        alike: dict[tuple[int, Members], list[str]] = {}
+        for taken in self._taken.values():
+            alike.setdefault((taken.lot, taken.members), []).append(taken.node)
+        for (lot, members), nodes in alike.items():
+            state = self._taken[nodes[0]].state
+            step = self._stepped(shape, lot, state, members, known)
+            if step is not None:
+                found.append(((step.tiers, step.other, False, lot), step, nodes))
+        for lot, some in enumerate(self._lots):
+            step = self._stepped(shape, lot, some.state, self._nobody, known)
+            if step is not None:
+                free = [node for node in some.nodes if node not in self._taken]
+                found.append(((step.tiers, step.other, not some.must, lot), step, free))
+        for (_, _, _, lot), step, nodes in sorted(found, key=lambda one: one[0]):
+            for node in nodes:
+                before = self._taken.get(node)
+                members = _plus(before.members if before is not None else self._nobody, shape)
+                self.steps += _FIT_STEPS * sum(members)
+                if self._fits(node, members):
+                    yield lot, node, step
+                    break
+
+    def _stepped(
+        self,
+        shape: int,
+        lot: int,
+        state: S,
+        members: Members,
+        known: dict[tuple[int, S], Step[S] | None],
+    ) -> Step[S] | None:
+        some = self._lots[lot]
+        if not may_grow(some.seats, _plus(members, shape)):
+            return None
+        around = self._in_zone.get(some.zone)
+        if around is not None and not may_grow(self._zones[some.zone], _plus(around, shape)):
+            return None
+        if (lot, state) not in known:
+            self.steps += _TAKE_STEPS
+            known[lot, state] = self._take(shape, state)
+        return known[lot, state]
+
+    def _is_complete(self) -> bool:
+        """What there must be at least is there, too."""
+        if not all(admit(self._lots[taken.lot].seats, taken.members) for taken in self._taken.values()):
+            return False
+        if not all(admit(seats, self._in_zone[zone]) for zone, seats in self._zones.items()):
+            return False
+        return all(node in self._taken for lot in self._lots if lot.must for node in lot.nodes)
+
+    def _placed(self, number: int) -> Members:
+        placed = list(self._nobody)
+        for shape in self._order[:number]:
+            placed[shape] += 1
+        return tuple(placed)
+
+
+def _plus(members: Members, shape: int, more: int = 1) -> Members:
+    return (*members[:shape], members[shape] + more, *members[shape + 1 :])
