@@ -143,6 +143,24 @@ def volume(namespace: str, label: str, value: str) -> tuple[dict[str, Any], dict
     return made, asked
 
 
+def full_node(node: str, driver: str) -> dict[str, Any]:
+    """Of a node to which this CSI driver can attach no volume, which kube-scheduler alone looks at."""
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "CSINode",
+        "metadata": {"name": node},
+        "spec": {"drivers": [{"name": driver, "nodeID": node, "allocatable": {"count": 0}}]},
+    }
+
+
+def attached(namespace: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A volume that is attached by a CSI driver of that name, and the namespace's claim of it."""
+    made, asked = volume(namespace, "", "")
+    del made["spec"]["local"], made["spec"]["nodeAffinity"]
+    made["spec"]["csi"] = {"driver": f"{namespace}.example.com", "volumeHandle": "data"}
+    return made, asked
+
+
 class User:
     """Somebody who works in one namespace."""
 
@@ -294,28 +312,42 @@ def test_a_pod_that_must_not_be_beside_another_is_placed_elsewhere_at_once(
     assert controller.metric("allocations_total") == before + 1
 
 
-def test_what_kube_scheduler_gives_back_is_placed_elsewhere_after_a_pause(
-    user: User, controller: Running
-) -> None:
-    """The controller knows nothing of volumes, and prefers the fuller node."""
+def test_a_pod_goes_where_its_local_volume_is_at_the_first_try(user: User, controller: Running) -> None:
+    """The fuller node would be preferred."""
     user.apply(template("pair"), pod("first", "pair", nodeSelector={"size": "small"}))
     assert user.wait_bound("first") == SMALL
     before = controller.metric("allocations_total")
     user.apply(*volume(user.namespace, "size", "large"), pod("other", "pair", volumes=[DATA]))
+    assert user.wait_bound("other") == LARGE
+    assert controller.metric("allocations_total") == before + 1
+
+
+def test_what_kube_scheduler_gives_back_is_placed_elsewhere_after_a_pause(
+    user: User, controller: Running
+) -> None:
+    """The controller knows nothing of what CSI drivers can attach, and prefers the fuller node."""
+    user.apply(template("pair"), pod("first", "pair", nodeSelector={"size": "small"}))
+    assert user.wait_bound("first") == SMALL
+    before = controller.metric("allocations_total")
+    user.apply(full_node(SMALL, f"{user.namespace}.example.com"))
+    user.apply(*attached(user.namespace), pod("other", "pair", volumes=[DATA]))
     assert user.wait_bound("other") == LARGE
     assert SMALL in user.wait_message("other", "Returned")
     assert controller.metric("allocations_total") == before + 2
 
 
 def test_a_pod_that_no_node_takes_makes_few_allocations(user: User, kubeconfig: Path, tmp_path: Path) -> None:
-    """Its volume is on no node, of which the controller knows nothing, so it has to try. kube-scheduler says
-    the same before and after, so each allocation stands for four times the time-out.
+    """Its volume can be attached nowhere, of which the controller knows nothing, so it has to try.
+    kube-scheduler says the same before and after, so each allocation stands for four times the time-out.
     """
+    sizes = {"key": "size", "operator": "In", "values": ["small", "large"]}
+    terms = {"nodeSelectorTerms": [{"matchExpressions": [sizes]}]}
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
     with running(kubeconfig, tmp_path / "log", "--bind-timeout-seconds=1") as controller:
         wait_for("the lead", controller.leads)
-        user.apply(
-            *volume(user.namespace, "moon", "full"), template("pair"), pod("misfit", "pair", volumes=[DATA])
-        )
+        user.apply(*(full_node(node, f"{user.namespace}.example.com") for node in (SMALL, LARGE)))
+        misfit = pod("misfit", "pair", volumes=[DATA], affinity=affinity)
+        user.apply(*attached(user.namespace), template("pair"), misfit)
         user.wait_message("misfit", "TakenBack")
         time.sleep(25)
         assert 2 <= controller.metric("allocations_total") <= 4
