@@ -27,16 +27,16 @@ _STEPS_A_BYTE: Final = 3
 """Of compiling."""
 _LONG: Final = TURN_STEPS // _STEPS_A_BYTE
 """Bytes of an expression that takes more than a turn to compile."""
-_KEPT_BYTES: Final = 256 * 1024
-"""Of the text of compiled expressions; what is compiled of it takes a hundred times as much."""
-_KEPT_VERDICTS: Final = 400_000
+_KEPT_BYTES: Final = 128 * 1024
+"""Of the text of compiled expressions; what is compiled of it takes up to 300 times as much."""
+_KEPT_VERDICTS: Final = 150_000
 _KEPT_COLUMNS: Final = 2_000_000
 """Verdicts by node."""
 _SMALL_COLUMN: Final = 16
 """A column that another node has as well counts as so many verdicts."""
 _TEXT: Final = 40
 """A text for a verdict counts as so many."""
-_MOST_LEAKED: Final = 100_000
+_MOST_LEAKED: Final = 50_000
 """Steps of programs that leak, in this process; what comes after them is evaluated in the other one."""
 _BESIDE_SECONDS: Final = 0.02
 
