@@ -92,15 +92,17 @@ class Asked:
         record = self._index.records.get(node)
         if record is None or record.published is None:
             return None
-        promised = self._promised(node)
-        if promised:
-            together = self._answer(self._shape_of((*promised, *self._quest.others)), record)
-            if not _refuses(together):
-                return None
-            if not _refuses(self._answer(self._shape_of(promised), record)):
-                return self._text("those that are left are promised to other pods")
         answer = self._answer(self._shape, record)
-        return self._text(answer.message) if isinstance(answer, Refusal) and _refuses(answer) else None
+        if isinstance(answer, Refusal) and _refuses(answer):
+            return self._text(answer.message)
+        first: tuple[ResourceClaim, ...] = ()
+        for claims in self._promised(node):
+            more = (*first, *claims)
+            if not _refuses(self._answer(self._shape_of(more), record)):
+                first = more
+        if first and _refuses(self._answer(self._shape_of((*first, *self._quest.others)), record)):
+            return self._text("those that are left are promised to other pods")
+        return None
 
     def allocation(self, node: str) -> Allocation | None:
         """What they could get there, in the node's terms; None where nothing can be told."""
@@ -142,20 +144,21 @@ class Asked:
             return record.standing
         return self._index.standing(record, draft)
 
-    def _promised(self, node: str) -> tuple[ResourceClaim, ...]:
-        """Claims of the same kind of other pods that go there."""
-        mine = {claim.metadata.uid for claim in self._quest.others}
-        found: dict[str, ResourceClaim] = {}
+    def _promised(self, node: str) -> Iterator[list[ResourceClaim]]:
+        """Claims of the same kind of other pods that go there, pod by pod."""
+        seen = {claim.metadata.uid for claim in self._quest.others}
         for pod in self._state.promises.with_claims(node):
             if pod.metadata.uid == self._quest.pod.metadata.uid:
                 continue
+            found = []
             for claim in self._state.claims_of(pod) or ():
-                uid = claim.metadata.uid
-                if uid in mine or self._state.allocation_of(claim) is not None:
+                if claim.metadata.uid in seen or self._state.allocation_of(claim) is not None:
                     continue
                 if self._ownership.of(claim, self._state.classes) is Owner.OTHERS:
-                    found[uid] = claim
-        return tuple(found.values())
+                    seen.add(claim.metadata.uid)
+                    found.append(claim)
+            if found:
+                yield found
 
     def _text(self, why: str) -> str:
         known = self._texts.get(why)

@@ -7,13 +7,13 @@ have. The index sleeps until the first pod needs it; until then what is kept is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from controller.books import Books, Pool
 from controller.nodes import NodeIndex, NodeRecord
 from controller.pools import Pools
 from controller.strays import is_stray
-from driver.kube.objects import Node, ResourceSlice
+from driver.kube.objects import Node, Pod, ResourceSlice
 
 
 class OtherDevices:
@@ -24,7 +24,9 @@ class OtherDevices:
         pools: the slices.
     """
 
-    def __init__(self, driver_name: str, books: Books) -> None:
+    def __init__(self, driver_name: str, books: Books, promised: Callable[[str], Collection[Pod]]) -> None:
+        """`promised`: pods with several claims that go to a node."""
+        self._promised = promised
         self._driver_name = driver_name
         self.pools = Pools(driver_name, unmanaged=True)
         self.index = NodeIndex(self.pools, books, bare=True)
@@ -58,9 +60,12 @@ class OtherDevices:
         return names
 
     def rebooked(self, changed: Iterable[Pool], freed: Iterable[Pool]) -> set[str]:
-        """What is held of pools is another. Returns nodes for which pods that need it may find more now."""
+        """What is held of pools is another. Returns nodes for which pods that need it may find more now: also
+        where less is left, since what is promised to a pod that cannot be served any more is open to others.
+        """
         if not self._awake:
             return set()
         for pool in changed:
             self.index.rebooked(pool)
-        return {name for pool in freed for name in self.index.concerned(pool)}
+        nodes = {name for pool in changed for name in self.index.concerned(pool) if self._promised(name)}
+        return nodes | {name for pool in freed for name in self.index.concerned(pool)}

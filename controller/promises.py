@@ -6,7 +6,7 @@ Until the pod is bound its room is kept, and to others it is a neighbour already
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from controller import fit
 from controller.neighbours import Neighbours
@@ -27,7 +27,7 @@ class Promises:
         self._promised_on: dict[str, str] = {}
         self._with_claims: dict[str, dict[str, Pod]] = {}
 
-    def with_claims(self, node: str) -> Iterable[Pod]:
+    def with_claims(self, node: str) -> Collection[Pod]:
         """Pods with several claims that the node is promised to."""
         return self._with_claims.get(node, {}).values()
 

@@ -85,8 +85,8 @@ class ClusterState:
         self.networks = Networks(self.driver_name, trusting=not self.managed_only)
         self.pools = Pools(self.driver_name, managed_only=self.managed_only)
         self.index = NodeIndex(self.pools, self.books, bare=not self.managed_only)
-        self.others = OtherDevices(self.driver_name, self.books)
         self.promises = Promises(self.index, self.neighbours)
+        self.others = OtherDevices(self.driver_name, self.books, self.promises.with_claims)
 
     # Questions
 

@@ -173,6 +173,31 @@ def test_devices_are_promised_to_pods_that_have_their_node_already() -> None:
     assert where(cluster, "s") == "n3"
 
 
+def test_of_promised_devices_that_became_too_few_none_is_open_to_others() -> None:
+    cluster = a_cluster(2)
+    publish(cluster, *theirs_on("n1", 2))
+    for name in "pqr":
+        need(cluster, name, their_claim(f"{name}-theirs"))
+    cluster.run()
+    cluster.put_claim(their_claim("held"))
+    cluster.set_allocation("held", taken("n1", "x-0"))
+    cluster.run()
+    assert [where(cluster, name) for name in "pqr"].count("n1") == 2
+
+
+def test_what_was_promised_to_a_pod_that_cannot_be_served_any_more_is_open_at_once() -> None:
+    cluster = a_cluster(2)
+    publish(cluster, *theirs_on("n1", 2))
+    need(cluster, "p", their_claim("p-theirs", 2))
+    need(cluster, "q", their_claim("q-theirs"))
+    cluster.run()
+    assert (where(cluster, "p"), where(cluster, "q")) == ("n1", None)
+    cluster.put_claim(their_claim("held"))
+    cluster.set_allocation("held", taken("n1", "x-0"))
+    cluster.run()
+    assert where(cluster, "q") == "n1"
+
+
 def test_a_pod_that_cannot_be_served_there_keeps_nobody_off() -> None:
     """It got its node while there was a device for it, which went."""
     cluster = a_cluster(2)
