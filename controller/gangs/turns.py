@@ -115,6 +115,7 @@ class GangTurns:
         pods = self._book.pods(gang)
         if not pods:
             self._waiting.pop(gang, None)
+            self._efforts.forget(gang)
             return None
         first = rank(pods[min(self._book.size(gang), len(pods)) - 1])
         claims = [claim for pod in pods for claim in self._state.claims_of(pod) or ()]
@@ -132,6 +133,7 @@ class GangTurns:
         roll = self._book.roll(gang)
         if roll is None or not roll.waiting:
             self._waiting.pop(gang, None)
+            self._efforts.forget(gang)
             return None
         waiting = self._waiting.get(gang)
         if waiting is None:

@@ -246,6 +246,27 @@ def test_a_gang_of_many_unlike_pods_is_placed() -> None:
     assert None not in nodes_of(cluster, members("a", 12))
 
 
+def test_a_gang_without_room_among_too_many_ways_gives_up_and_is_tried_again_rarely() -> None:
+    cluster = a_cluster(3, pairs=3, vfs=1)
+    for number in range(10):
+        join(cluster, "a", f"a-{number}", size=10, rails="any")
+        name = f"a-{number}"
+        pod = a_pod(name, [f"{name}-claim"], uid=cluster.pods[name].metadata.uid, cpu=f"{number + 1}")
+        cluster.put_pod(of_job(pod, "a"))
+    cluster.wait(5)
+    assert cluster.allocated == []
+    (message,) = cluster.messages("a-0", "Unsatisfiable")
+    assert "gave up" in message
+    tried = cluster.placer.counts["searches_given_up"]
+    for number in range(5):
+        cluster.add_node(a_node(f"new-{number}"), [])
+        cluster.wait(1)
+    assert cluster.placer.counts["searches_given_up"] - tried <= 1
+    leave(cluster, *members("a", 10))
+    cluster.run()
+    assert cluster.placer.waiting_gangs == 0
+
+
 @pytest.mark.parametrize("joins", ["younger", "of a higher priority"])
 def test_who_completes_a_gang_does_not_bring_it_before_those_who_waited(joins: str) -> None:
     cluster = a_cluster(2, pairs=1, vfs=1)
