@@ -8,7 +8,7 @@ where there is room, and is the best way only as far as every member's own choic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -21,6 +21,7 @@ S_co = TypeVar("S_co", bound=Hashable, covariant=True)
 _FIT_STEPS: Final = 10
 """For each member on the node."""
 _TAKE_STEPS: Final = 5
+_NODES_A_STEP: Final = 8
 
 
 class Step(Protocol[S_co]):
@@ -98,13 +99,27 @@ class Filling(Generic[S]):
         self._order = [shape for shape, count in enumerate(demand) for _ in range(count)]
         self._taken: dict[str, _Taken[S]] = {}
         self._in_zone: dict[Hashable, Members] = dict.fromkeys(zones, self._nobody)
-        self._cost: list[tuple[int, int]] = []
+        self._done: list[tuple[str, _Taken[S] | None, int, int]] = []
+        """By member: its node, how that was before, and what the tiers and the rest cost."""
 
     def places(self) -> list[tuple[str, Members]] | None:
         """The nodes with the members that each takes; None where there is no way."""
-        if not self._place(0):
-            return None
-        return [(node, taken.members) for node, taken in self._taken.items()]
+        ways = [self._choices(self._order[0])]
+        while ways and not self.gave_up:
+            choice = next(ways[-1], None)
+            if choice is None:
+                ways.pop()
+                if ways:
+                    self._take_back()
+                continue
+            self._put(*choice)
+            if len(ways) < len(self._order):
+                ways.append(self._choices(self._order[len(ways)]))
+            elif self._is_complete():
+                return [(node, taken.members) for node, taken in self._taken.items()]
+            else:
+                self._take_back()
+        return None
 
     @property
     def gave_up(self) -> bool:
@@ -114,41 +129,38 @@ class Filling(Generic[S]):
     @property
     def cost(self) -> tuple[int, int]:
         """What the tiers of the way that was found cost, and what else it costs."""
-        return sum(tiers for tiers, _ in self._cost), sum(other for _, other in self._cost)
+        return sum(tiers for _, _, tiers, _ in self._done), sum(other for _, _, _, other in self._done)
 
-    def _place(self, number: int) -> bool:
-        """This member and all after it."""
-        if number == len(self._order):
-            return self._is_complete()
-        shape = self._order[number]
-        for lot, node, step in self._choices(shape):
-            before = self._taken.get(node)
-            members = _plus(before.members if before is not None else self._nobody, shape)
-            zone = self._lots[lot].zone
-            self._taken[node] = _Taken(lot, node, step.state, members)
-            if zone in self._in_zone:
-                self._in_zone[zone] = _plus(self._in_zone[zone], shape)
-            self._cost.append((step.tiers, step.other))
-            if number + 1 > sum(self.most):
-                self.most = self._placed(number + 1)
-            if self._place(number + 1):
-                return True
-            if self.gave_up:
-                return False
-            self._cost.pop()
-            if zone in self._in_zone:
-                self._in_zone[zone] = _plus(self._in_zone[zone], shape, -1)
-            if before is not None:
-                self._taken[node] = before
-            else:
-                del self._taken[node]
-        return False
+    def _put(self, lot: int, node: str, step: Step[S]) -> None:
+        """The next member goes to this node."""
+        shape = self._order[len(self._done)]
+        before = self._taken.get(node)
+        members = _plus(before.members if before is not None else self._nobody, shape)
+        self._taken[node] = _Taken(lot, node, step.state, members)
+        zone = self._lots[lot].zone
+        if zone in self._in_zone:
+            self._in_zone[zone] = _plus(self._in_zone[zone], shape)
+        self._done.append((node, before, step.tiers, step.other))
+        if len(self._done) > sum(self.most):
+            self.most = self._placed(len(self._done))
+
+    def _take_back(self) -> None:
+        """The last member leaves its node."""
+        node, before, _, _ = self._done.pop()
+        zone = self._lots[self._taken[node].lot].zone
+        if zone in self._in_zone:
+            self._in_zone[zone] = _plus(self._in_zone[zone], self._order[len(self._done)], -1)
+        if before is not None:
+            self._taken[node] = before
+        else:
+            del self._taken[node]
 
     def _choices(self, shape: int) -> Iterator[tuple[int, str, Step[S]]]:
-        """Where the member could be, the best first: on one node of those that are alike."""
+        """Where the member could be, the best first: on one node of those alike, then on the others."""
         known: dict[tuple[int, S], Step[S] | None] = {}
-        found: list[tuple[tuple[int, int, bool, int], Step[S], list[str]]] = []
+        found: list[tuple[tuple[int, int, bool, int], Step[S], Iterable[str]]] = []
         alike: dict[tuple[int, Members], list[str]] = {}
+        self.steps += len(self._taken) // _NODES_A_STEP
         for taken in self._taken.values():
             alike.setdefault((taken.lot, taken.members), []).append(taken.node)
         for (lot, members), nodes in alike.items():
@@ -159,16 +171,30 @@ class Filling(Generic[S]):
         for lot, some in enumerate(self._lots):
             step = self._stepped(shape, lot, some.state, self._nobody, known)
             if step is not None:
-                free = [node for node in some.nodes if node not in self._taken]
-                found.append(((step.tiers, step.other, not some.must, lot), step, free))
-        for (_, _, _, lot), step, nodes in sorted(found, key=lambda one: one[0]):
-            for node in nodes:
-                before = self._taken.get(node)
-                members = _plus(before.members if before is not None else self._nobody, shape)
-                self.steps += _FIT_STEPS * sum(members)
-                if self._fits(node, members):
-                    yield lot, node, step
-                    break
+                found.append(((step.tiers, step.other, not some.must, lot), step, self._free(some)))
+        rest: list[tuple[int, Step[S], Iterator[str]]] = []
+        for (_, _, _, lot), step, some_nodes in sorted(found, key=lambda one: one[0]):
+            fitting = self._fitting(shape, some_nodes)
+            node = next(fitting, None)
+            if node is not None:
+                yield lot, node, step
+                rest.append((lot, step, fitting))
+        for lot, step, fitting in rest:  # they are alike in devices, perhaps not in what else members need
+            for node in fitting:
+                yield lot, node, step
+
+    def _fitting(self, shape: int, nodes: Iterable[str]) -> Iterator[str]:
+        """Those of the nodes where one more member fits, devices aside."""
+        for node in nodes:
+            before = self._taken.get(node)
+            members = _plus(before.members if before is not None else self._nobody, shape)
+            self.steps += _FIT_STEPS * sum(members)
+            if self._fits(node, members):
+                yield node
+
+    def _free(self, lot: Lot[S]) -> Iterator[str]:
+        """Nodes without members."""
+        return (node for node in lot.nodes if node not in self._taken)
 
     def _stepped(
         self,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
 
 from controller.effort import Interrupted
+from controller.gangs.packing import Members
 from controller.gangs.problem import Found, NotFound, Question, Shape, Tries
 from controller.gangs.search import search
 from tests.unit.controller.gangs.test_search import (
@@ -56,6 +57,36 @@ def test_unlike_members_take_steps_by_their_number(members: int, nodes: int) -> 
     assert isinstance(answer, Found)
     assert len(answer.places) <= nodes
     assert question.tries.steps <= 600 * members
+
+
+@dataclass
+class Processors(World):
+    """Members need processors of different number, of which nodes in equal state have more or fewer."""
+
+    sizes: tuple[int, ...] = ()
+
+    def fits(self, node: str, members: Members) -> bool:
+        return sum(n * size for n, size in zip(members, self.sizes, strict=True)) <= self.seats[node]
+
+
+@pytest.mark.parametrize("last", [8, 9])
+def test_nodes_alike_in_devices_are_all_tried_where_they_differ_in_what_else_they_have(last: int) -> None:
+    world = Processors((1, 1, 1), {"n0": 8, "n1": last}, frozenset(), (1, 8, 8))
+    groups = [group("", ((3,), 3), names(0, 1), 1)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("controller.gangs.search._COUNTED_STEPS", 0)
+        answer = search(Question([Shape(1, 1)] * 3, groups, (1,)), world)
+    assert isinstance(answer, Found if last == 9 else NotFound)
+
+
+def test_a_thousand_unlike_members_end_in_counted_steps() -> None:
+    members = 1_200
+    world = World((1,) * members, {f"n{i}": 8 for i in range(150)}, frozenset())
+    groups = [group("", ((8,), 8), names(*range(150)), 1)]
+    question = Question([Shape(1, 1)] * members, groups, (1,))
+    with suppress(Interrupted):
+        search(question, world)
+    assert question.tries.steps <= 25_000
 
 
 def test_unlike_members_without_room_end_in_counted_steps() -> None:
