@@ -148,7 +148,9 @@ def evaluate(program: Program, content: Content) -> Verdict:
 
 
 def too_complex(program: Program) -> str:
-    """Why the API server refuses a selector that compiles; empty where it does not."""
+    """Why the API server refuses to create a selector that compiles; empty where it does not
+    (`validateCELSelector`, pkg/apis/resource/validation/validation.go in Kubernetes).
+    """
     if program.cost <= MAX_COST:
         return ""
     cost = "without bound" if program.cost >= UNBOUNDED // 10 else f"{program.cost}"

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from functools import cache, lru_cache
 from typing import Final
 
 import msgspec
 
+from controller.allocator.cel_program import MAX_LENGTH, Compiler, too_complex
 from controller.validation import syntax
 from controller.validation.fault import Fault, Faults
 from driver.config import Attachment, decode_user
@@ -31,8 +33,9 @@ from driver.kube.objects import (
 
 _LISTS: Final = 32
 """Requests, constraints, configs, selectors: at most so many."""
+_KEPT: Final = 1_000
+"""Expressions of which it is kept whether they are too complex."""
 _SUBREQUESTS: Final = 8
-_EXPRESSION_BYTES: Final = 10_240
 _PARAMETER_BYTES: Final = 10_240
 _QUOTA: Final = "requests."
 _EFFECTS: Final = ("", "None", "NoSchedule", "NoExecute")
@@ -113,12 +116,21 @@ def _selectors(field: str, selectors: Sequence[DeviceSelector]) -> Faults:
             yield Fault(at, None, "a CEL selector")
         elif not selector.cel.expression:
             yield Fault(f"{at}.expression", None, "a CEL expression")
-        elif len(selector.cel.expression.encode()) > _EXPRESSION_BYTES:
-            yield Fault(
-                f"{at}.expression",
-                selector.cel.expression,
-                f"an expression of {_EXPRESSION_BYTES} bytes at most",
-            )
+        elif len(selector.cel.expression.encode()) > MAX_LENGTH:
+            right = f"an expression of {MAX_LENGTH} bytes at most"
+            yield Fault(f"{at}.expression", selector.cel.expression, right)
+        elif says := _too_complex(selector.cel.expression):
+            yield Fault(f"{at}.expression", selector.cel.expression, "", says)
+
+
+@cache
+def _compiler() -> Compiler:
+    return Compiler()
+
+
+@lru_cache(_KEPT)
+def _too_complex(expression: str) -> str:
+    return too_complex(_compiler().compile(expression))
 
 
 def _toleration(field: str, toleration: DeviceToleration) -> Faults:

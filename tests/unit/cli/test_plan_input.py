@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -15,6 +16,9 @@ from driver.names import DRIVER_NAME
 
 REQUEST: dict[str, Any] = {"name": "gpu", "exactly": {"deviceClassName": "gpu"}}
 POOL = {"name": "p", "resourceSliceCount": 1}
+MAP = 'device.attributes["a.io"]'
+TOO_COMPLEX = f"{MAP}.all(x, {MAP}.all(y, {MAP}.all(z, {MAP}.all(u, x == u))))"
+NOT_CEL = "device."
 
 
 def read(kind: str, spec: dict[str, Any], version: str = "resource.k8s.io/v1") -> Any:
@@ -88,3 +92,43 @@ def test_volumes_are_read_with_all_the_fields_that_they_have_in_a_cluster() -> N
 def test_a_misspelt_field_of_a_volume_is_a_fault() -> None:
     with pytest.raises(InvalidObjectError, match=r"storageClasName.*storageClassName"):
         read("PersistentVolumeClaim", {"storageClasName": "fast"}, "v1")
+
+
+def in_a_claim(expression: str) -> dict[str, Any]:
+    exactly = {**REQUEST["exactly"], "selectors": [{"cel": {"expression": expression}}]}
+    return {"devices": {"requests": [{"name": "gpu", "exactly": exactly}]}}
+
+
+def in_a_subrequest(expression: str) -> dict[str, Any]:
+    sub = {"name": "a", "deviceClassName": "gpu", "selectors": [{"cel": {"expression": expression}}]}
+    return {"devices": {"requests": [{"name": "gpu", "firstAvailable": [sub]}]}}
+
+
+SELECTORS = {
+    "ResourceClaim": (in_a_claim, "spec.devices.requests[0].exactly.selectors[0]"),
+    "ResourceClaimTemplate": (
+        lambda expression: {"spec": in_a_subrequest(expression)},
+        "spec.spec.devices.requests[0].firstAvailable[0].selectors[0]",
+    ),
+    "DeviceClass": (
+        lambda expression: {"selectors": [{"cel": {"expression": expression}}]},
+        "spec.selectors[0]",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SELECTORS)
+def test_a_selector_that_costs_more_than_kubernetes_takes_is_a_fault_with_its_estimate(kind: str) -> None:
+    spec, field = SELECTORS[kind]
+    with pytest.raises(InvalidObjectError) as caught:
+        read(kind, spec(TOO_COMPLEX))
+    assert (caught.value.field, caught.value.value) == (f"{field}.cel.expression", TOO_COMPLEX)
+    assert str(caught.value).startswith(kind)
+    assert re.search(r"too complex, exceeds cost limit: .* as [1-9]\d{6,}, above 1000000$", str(caught.value))
+    assert read(kind, spec(f"{MAP}.all(x, {MAP}.all(y, x == y))")) is not None
+
+
+@pytest.mark.parametrize("kind", SELECTORS)
+def test_a_selector_that_does_not_compile_is_told_where_it_is_used(kind: str) -> None:
+    spec, _ = SELECTORS[kind]
+    assert read(kind, spec(NOT_CEL)) is not None
