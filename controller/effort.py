@@ -2,8 +2,8 @@
 machine: a decision that needs more is interrupted, goes on at its next turn, and gives up at last.
 
 A step is about a tenth of a millisecond on a machine of today. What was found out until the interruption is
-kept by who found it out (`controller.answers`, `controller.gangs.joint`), so the next turn goes on there.
-What gave up is tried again after a pause that grows each time, whatever changes meanwhile. Pure.
+kept by who found it out (`controller.answers`, `controller.gangs.node_states`), so the next turn goes on
+there. What gave up is tried again after a pause that grows each time, whatever changes meanwhile. Pure.
 """
 
 from __future__ import annotations

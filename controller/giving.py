@@ -16,7 +16,7 @@ from controller.attachments import NoAddressError, both, closing
 from controller.backoff import Backoff
 from controller.choice import Choice, Chooser
 from controller.effort import Effort
-from controller.gangs.joint import Placed
+from controller.gangs.places import Placed
 from controller.quest import Quest
 from controller.settings import PlacementSettings
 from controller.state import ClusterState, Key

@@ -1,41 +1,34 @@
 """A gang's members on nodes: the joint search asked about a real cluster, and its answer as allocations.
 
-Members that ask for the same are of one shape. A node's state is the Group that the index has it in, or would
-have it in with some members on it; so what one member does to a node is asked of the allocator once for all
-nodes in equal state, and kept. The search counts; then its answer is drafted node by node with the real
-devices, and a node that cannot take its members after all (devices that reach over several nodes, the odd
-rule between pods) is left out and the search is asked again.
+Members that ask for the same are of one shape, and nodes count by their state (see
+`controller.gangs.node_states`). The search counts; then its answer is drafted node by node with the real devices, and a node that cannot take
+its members after all (devices that reach over several nodes, the odd rule between pods) is left out and the
+search is asked again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from itertools import combinations, islice
 
 from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
-from controller.allocator.limits import Limit
-from controller.allocator.model import DeviceId, PoolDevice, add_amounts, shares_of
-from controller.allocator.traits import rail_of, type_of
 from controller.allocator.verdict import Allocation, Refusal
-from controller.answers import Answers, Shape
+from controller.answers import Answers
 from controller.choice import Chooser
 from controller.draft import Draft
 from controller.effort import TURN_STEPS, Effort, Interrupted
-from controller.equal import Published, Standing
 from controller.gangs import problem, search
 from controller.gangs.addresses import Addresses
 from controller.gangs.kinds import Band, Kind, Unit, kinds_of, most_nics, nic_rails, rail_mask, rails_in
+from controller.gangs.node_states import Memo, NodeState, NodeStates, Single
 from controller.gangs.packing import Members
+from controller.gangs.places import NoRoom, Placed
 from controller.gangs.rules import Rules, has_rules, loosened
-from controller.nodes import Group
 from controller.quest import Quest
 from controller.settings import PlacementSettings
 from controller.state import ClusterState
-from controller.wish import Wish
-from driver.names import TYPE_NIC, TYPE_VF
 
 _KEPT = 200_000
 _FRESH = 40
@@ -45,53 +38,6 @@ _BEGUN = 16
 _DRAFTS = 32
 _RAIL_SETS = 4096
 """More are not tried one by one: then only those that members would choose by themselves."""
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A member's place; `allocation` is of what its wish wants, with what those want who share a claim."""
-
-    wish: Wish
-    node: str
-    allocation: Allocation
-
-
-@dataclass(frozen=True, slots=True)
-class NoRoom:
-    """Not all have room. `most` of them would have room at once, on those rails in that domain; `short` is a
-    member of the kind that has none. `unfinished`: asked again, the search goes on. `reason`: why rails were
-    left out, if any. `limits`: what those rails mean for the claims of `short`. `kinds`: of members that ask
-    for the same, the first, how many there are, and how many of them have room.
-    """
-
-    most: int
-    short: Wish
-    rails: frozenset[int] | None
-    domain: str
-    gave_up: bool = False
-    unfinished: bool = False
-    reason: str = ""
-    limits: tuple[Limit | None, ...] = ()
-    kinds: tuple[tuple[str, int, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Single:
-    """A node with a state of its own: a claim looks too closely, or something pins a member to it."""
-
-    node: str
-    standing: Standing
-
-
-_State = Group | _Single
-
-
-@dataclass(slots=True)
-class _Memo:
-    """What members do to nodes in equal state, and on which rails such nodes have free NICs."""
-
-    steps: dict[object, problem.Taken[_State] | None] = field(default_factory=dict)
-    open_rails: dict[Group, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +68,7 @@ class Joint:
         self._answers = Answers(
             state, Options(driver=settings.driver_name, managed_only=state.managed_only), cel
         )
-        self._memo = _Memo()
+        self._memo = Memo()
         self._begun: dict[object, problem.Tries] = {}
 
     def place(self, band: Band) -> list[Placed] | NoRoom:
@@ -132,8 +78,8 @@ class Joint:
             TandemError: something about the claims is wrong, wherever they would go.
         """
         self._answers.effort = Effort(TURN_STEPS)
-        if len(self._memo.steps) + len(self._memo.open_rails) > _KEPT:
-            self._memo = _Memo()
+        if len(self._memo) > _KEPT:
+            self._memo = Memo()
         members = tuple(wish.pod.metadata.uid for wish in band.wishes)
         key = (members, band.same_rails, band.within, band.terms, frozenset(band.left_out))
         tries = self._begun.pop(key, None) or problem.Tries()
@@ -153,7 +99,7 @@ class _Attempt:
         state: ClusterState,
         chooser: Chooser,
         answers: Answers,
-        memo: _Memo,
+        memo: Memo,
         band: Band,
         fresh: int,
         tries: problem.Tries,
@@ -162,12 +108,11 @@ class _Attempt:
         self._chooser = chooser
         self._answers = answers
         self._tries = tries
-        self._known, self._open = memo.steps, memo.open_rails
+        self._states = NodeStates(state, answers, memo, fresh)
         self._band = band
         self._kinds = kinds_of(band)
         self._closed: set[tuple[str, Members]] = set()
         self._fitting: dict[tuple[str, Members], bool] = {}
-        self._fresh = fresh
         self._rules = any(has_rules(wish.pod) for wish in band.wishes)
 
     def run(self) -> list[Placed] | NoRoom:
@@ -182,8 +127,8 @@ class _Attempt:
         for kind in self._kinds:
             kind.nics = self._nics(kind, groups)
         room = [
-            sum(len(g.nodes) for g in groups if self._answer(self._shape(number, None), g.state) is not None)
-            for number in range(len(self._kinds))
+            sum(len(g.nodes) for g in groups if self._states.answer(shape, g.state) is not None)
+            for shape in [self._states.shape(kind, None) for kind in self._kinds]
         ]
         # Those that the fewest nodes would take are the most demanding.
         self._kinds = [self._kinds[n] for n in sorted(range(len(room)), key=room.__getitem__)]
@@ -202,7 +147,7 @@ class _Attempt:
                 return placed
         return self._no_room(problem.NotFound((0,) * len(shapes), "", None, gave_up=True))
 
-    def _best(self, questions: Sequence[problem.Question[_State]]) -> problem.Found | problem.NotFound:
+    def _best(self, questions: Sequence[problem.Question[NodeState]]) -> problem.Found | problem.NotFound:
         """Of the ways there are, or else how near it comes."""
         answers = [search.search(question, self) for question in questions]
         found = [answer for answer in answers if isinstance(answer, problem.Found)]
@@ -214,27 +159,9 @@ class _Attempt:
 
     # For the search
 
-    def take(self, shape: int, state: _State, rails: int | None) -> problem.Taken[_State] | None:
+    def take(self, shape: int, state: NodeState, rails: int | None) -> problem.Taken[NodeState] | None:
         """What one more member does to a node."""
-        kind = self._kinds[shape]
-        if kind.pin and not (isinstance(state, _Single) and state.node == kind.pin):
-            return None
-        asked = self._shape(shape, rails)
-        key = (asked, state, kind.asking)
-        if isinstance(state, Group) and key in self._known:
-            return self._known[key]
-        if isinstance(state, Group):  # what a single node publishes may change
-            self._spend()
-            taken = self._known[key] = self._step(kind, asked, state)
-            return taken
-        return self._step(kind, asked, state)
-
-    def _shape(self, number: int, rails: int | None) -> Shape:
-        kind = self._kinds[number]
-        if rails not in kind.shapes:
-            quest = replace(kind.quest, limits=kind.limits(rails))
-            kind.shapes[rails] = self._answers.shape(quest)
-        return kind.shapes[rails]
+        return self._states.take(self._kinds[shape], rails, state)
 
     def fits(self, node: str, members: Members) -> bool:
         """Would kube-scheduler put these members there, devices aside?"""
@@ -260,37 +187,9 @@ class _Attempt:
                     draft = draft.plus(node, pod, self._chooser.others_on(quest, node))
         return True
 
-    def _step(self, kind: Kind, shape: Shape, state: _State) -> problem.Taken[_State] | None:
-        answer = self._answer(shape, state)
-        if isinstance(state, _Single):
-            published, standing = self._state.nodes[state.node].published, state.standing
-        else:
-            published, standing = state.published, Standing(state.published.first(state.counts), state.shared)
-        if answer is None or published is None:
-            return None
-        after = _after(published, standing, answer)
-        *ranks, rank_cost, cost, _ = answer.score
-        rails = 0
-        for share, asks in zip(answer.claims, kind.asking, strict=True):
-            for rail in nic_rails(share.devices) if asks else ():
-                rails |= 0 if rail is None else 1 << rail
-        left: _State
-        if isinstance(state, _Single):
-            left = _Single(state.node, after)
-        else:
-            left = self._state.index.group_of(published, after)
-        return problem.Taken(left, (sum(ranks) << 32) + rank_cost, cost, rails)
-
-    def _answer(self, shape: Shape, state: _State) -> Allocation | None:
-        if isinstance(state, _Single):
-            answer = self._answers.of_node(shape, self._state.nodes[state.node], state.standing)
-            return answer if isinstance(answer, Allocation) else None
-        known = self._answers.of_group(shape, state)
-        return known if isinstance(known, Allocation) else None
-
     # Before and after it
 
-    def _groups(self) -> Iterator[problem.Group[_State]]:
+    def _groups(self) -> Iterator[problem.Group[NodeState]]:
         """Nodes by state and domain, the fullest first, without those that no member can be on; those that
         members are pinned to by themselves.
         """
@@ -298,11 +197,11 @@ class _Attempt:
         pins = {kind.pin for kind in self._kinds if kind.pin}
         shapes = [self._answers.shape(kind.quest) for kind in self._kinds]
         for group in self._state.index.groups():
-            answers = [self._of_group(shape, group) for shape in shapes]
+            answers = [self._states.of_group(shape, group) for shape in shapes]
             shared = None not in answers
             if shared and not any(isinstance(answer, Allocation) for answer in answers):
                 continue
-            rails = self._open_rails(group)
+            rails = self._states.open_rails(group)
             if shared and not (label or left_out or pins):
                 yield problem.Group("", group, group.names, rails)
                 continue
@@ -313,47 +212,22 @@ class _Attempt:
                 if name in left_out or value is None or (label and domain not in (None, value)):
                     continue
                 if not shared or name in pins:
-                    yield problem.Group(value, _Single(name, record.standing), (name,), rails)
+                    yield problem.Group(value, Single(name, record.standing), (name,), rails)
                 else:
                     domains.setdefault(value, []).append(name)
             for value, names in domains.items():
                 yield problem.Group(value, group, names, rails)
 
-    def _of_group(self, shape: Shape, group: Group) -> Allocation | Refusal | None:
-        """The answer of all nodes of the group, if there is one for all."""
-        if shape not in group.answers:
-            self._spend()
-        return self._answers.of_group(shape, group)
-
-    def _spend(self) -> None:
-        """One more question that the allocator has not answered before."""
-        if not self._fresh:
-            raise Interrupted
-        self._fresh -= 1
-
-    def _open_rails(self, group: Group) -> int:
-        """Rails with a free NIC."""
-        known = self._open.get(group)
-        if known is not None:
-            return known
-        mask = 0
-        for device, members, taken in _classes(group):
-            if type_of(device) in (TYPE_NIC, TYPE_VF) and taken < members:
-                rail = rail_of(device)
-                mask |= 0 if rail is None else 1 << rail
-        self._open[group] = mask
-        return mask
-
-    def _nics(self, kind: Kind, groups: Sequence[problem.Group[_State]]) -> tuple[int, ...]:
+    def _nics(self, kind: Kind, groups: Sequence[problem.Group[NodeState]]) -> tuple[int, ...]:
         """How many NICs each claim gets, as the first nodes that can take the member have it."""
         shape = self._answers.shape(kind.quest)
         for group in groups:
-            answer = self._answer(shape, group.state)
+            answer = self._states.answer(shape, group.state)
             if answer is not None:
                 return tuple(len(list(nic_rails(share.devices))) for share in answer.claims)
         return (0,) * len(kind.asking)
 
-    def _rail_sets(self, groups: Sequence[problem.Group[_State]]) -> tuple[int | None, ...]:
+    def _rail_sets(self, groups: Sequence[problem.Group[NodeState]]) -> tuple[int | None, ...]:
         """On which the gang may be, as bit masks."""
         placed = self._band.terms.rails
         most = max([most_nics(kind) for kind in self._kinds] + [nics for nics, _ in placed], default=0)
@@ -385,12 +259,12 @@ class _Attempt:
         reason = next((why for why in short.values() if why), "")
         return [rails for rails in sets if rails is None or not short[rails]], reason
 
-    def _natural(self, groups: Sequence[problem.Group[_State]], least: int) -> Iterator[int]:
+    def _natural(self, groups: Sequence[problem.Group[NodeState]], least: int) -> Iterator[int]:
         """Rail sets that members would choose by themselves."""
         seen: set[int] = set()
         for group in groups:
-            for number in range(len(self._kinds)):
-                taken = self._step(self._kinds[number], self._shape(number, None), group.state)
+            for kind in self._kinds:
+                taken = self._states.step(kind, self._states.shape(kind, None), group.state)
                 if taken is not None and taken.rails & least == least and taken.rails not in seen:
                     seen.add(taken.rails)
                     yield taken.rails
@@ -436,7 +310,7 @@ class _Attempt:
         """The member in its seat, beside those of the draft; None where it cannot be there, or not yet."""
         record, wish = self._state.nodes[seat.node], seat.unit.wish
         quest = Quest(wish.pod, wish.wanted, wish.allocated, draft=draft, others=wish.others)
-        shape = self._shape(seat.shape, rails)
+        shape = self._states.shape(self._kinds[seat.shape], rails)
         standing = self._state.index.standing(record, draft)
         answer = self._answers.of_node(shape, record, standing)
         if isinstance(answer, Refusal) or (self._rules and self._chooser.why_not(quest, seat.node)):
@@ -464,26 +338,3 @@ class _Attempt:
 def _value(domain: object) -> str:
     """Of the gang's label."""
     return str(domain[0] if isinstance(domain, tuple) else domain)
-
-
-def _after(published: Published, standing: Standing, answer: Allocation) -> Standing:
-    """How a node stands with the answer's devices taken, too."""
-    taken = standing.taken
-    shared: dict[int, dict[str, Fraction]] = {at: dict(amounts) for at, amounts in standing.shared}
-    for share in answer.claims:
-        for result in share.result.devices.results:
-            if not result.admin_access and result.share_id is None:
-                _, position = published.place(DeviceId(result.driver, result.pool, result.device))
-                taken |= 1 << position
-        for device, amounts in shares_of(share.result):
-            _, position = published.place(device)
-            add_amounts(shared.setdefault(position, {}), amounts)
-    return Standing(taken, tuple((p, tuple(sorted(shared[p].items()))) for p in sorted(shared)))
-
-
-def _classes(group: Group) -> Iterator[tuple[PoolDevice, int, int]]:
-    """One device of each class of the group's nodes, how many there are, and how many are taken."""
-    devices = group.published.devices.devices
-    for members, taken in zip(group.published.classes, group.counts, strict=True):
-        if members[0] < len(devices):
-            yield devices[members[0]], len(members), taken

@@ -7,7 +7,7 @@ are one unit, since they must go to one node. Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -79,6 +79,10 @@ class Kind:
     units: list[Unit] = field(default_factory=list)
     nics: tuple[int, ...] = ()
     shapes: dict[int | None, Shape] = field(default_factory=dict)
+
+    def quest_on(self, rails: int | None) -> Quest:
+        """The quest of one of them on these rails."""
+        return replace(self.quest, limits=self.limits(rails))
 
     def limits(self, rails: int | None) -> tuple[Limit | None, ...]:
         """On what rails each claim's NICs must be. One with fewer NICs than rails need not use them all."""

@@ -18,9 +18,10 @@ from controller.backoff import Backoff, Tried
 from controller.choice import Chooser, Reasons
 from controller.effort import TURN_STEPS, Effort, Efforts
 from controller.gangs.book import GangBook, Roll
-from controller.gangs.joint import Joint, NoRoom, Placed
+from controller.gangs.joint import Joint
 from controller.gangs.kinds import Band, kinds_of
 from controller.gangs.membership import GangId
+from controller.gangs.places import NoRoom, Placed
 from controller.quest import Quest
 from controller.queue import Rank
 from controller.retry_order import worse_first

@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from controller.choice import Chooser
-from controller.gangs.joint import Joint, NoRoom
+from controller.gangs.joint import Joint
 from controller.gangs.kinds import Band
+from controller.gangs.places import NoRoom
 from controller.placement import Placer
 from controller.state import ClusterState
 from driver.kube.objects import DeviceClassConfig
