@@ -120,6 +120,7 @@ class HostProbe:
         self._slots = Slots(
             gpus={**self._slots.gpus, **{f.address: f.place for f in functions.values() if f.is_gpu}},
             nics={**self._slots.nics, **{f.address: f.place for f in _pfs(functions)}},
+            vfs={**self._slots.vfs, **{vf: f.address for f in _pfs(functions) for _, vf in f.virtfns}},
         )
         inventory = assemble(
             machine=product or "",

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from driver.devices import Gpu, Inventory, Place, pci_order
 from driver.errors import ConfigError
@@ -54,6 +55,9 @@ class Rail:
     number: int
 
 
+Entry = TypeVar("Entry", Below, DataDirect, Rail)
+
+
 @dataclass(frozen=True, slots=True)
 class Overlay:
     """What one file says; `source` names it in messages."""
@@ -70,16 +74,19 @@ class Overlay:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Places by PCI address of all GPUs and NICs that are, or once were, on the bus, published or not."""
+    """Places by PCI address of all GPUs and NICs that are, or once were, on the bus, published or not; `vfs`
+    are the NICs' VFs, with the PF of each.
+    """
 
     gpus: Mapping[str, Place] = field(default_factory=dict)
     nics: Mapping[str, Place] = field(default_factory=dict)
+    vfs: Mapping[str, str] = field(default_factory=dict)
 
 
 def apply(
     inventory: Inventory, overlay: Overlay, *, slots: Slots | None = None, strict: bool = True
 ) -> Inventory:
-    """The inventory with the overlay's places and rails.
+    """The inventory with the overlay's places and rails; what it says of a VF, it says of the VF's PF.
 
     `slots` are devices that the overlay may speak of and the inventory leaves out (a GPU that NVML does not
     answer for). With `strict` off a device that is not there at all is passed over, since hardware dies and
@@ -91,9 +98,8 @@ def apply(
     everything = (*inventory.gpus, *inventory.silent_gpus)
     gpus = {**(slots.gpus if slots else {}), **{gpu.pci_address: gpu.place for gpu in everything}}
     nics = {**(slots.nics if slots else {}), **{nic.pci_address: nic.place for nic in inventory.nics}}
-    names = {nic.rdma.name: nic.pci_address for nic in inventory.nics if nic.rdma is not None}
-    overlay = _present(overlay, known(inventory, slots), strict)
-    moved = _moved(overlay, gpus, nics, names)
+    overlay = _of_pfs(_present(overlay, known(inventory, slots), strict), _pfs(inventory, slots))
+    moved = _moved(overlay, gpus, nics)
     gpus = {address: moved.get(address, place) for address, place in gpus.items()}
     nics = {address: moved.get(address, place) for address, place in nics.items()}
     rail = rails(gpus, nics, {entry.device: entry.number for entry in overlay.rails})
@@ -135,9 +141,47 @@ def absent(overlay: Overlay, known: Iterable[str]) -> list[tuple[int, str]]:
 def known(inventory: Inventory, slots: Slots | None = None) -> set[str]:
     """What an overlay may name on this machine."""
     found = {gpu.pci_address for gpu in (*inventory.gpus, *inventory.silent_gpus)}
-    found |= {nic.pci_address for nic in inventory.nics}
-    found |= {nic.rdma.name for nic in inventory.nics if nic.rdma is not None}
+    found |= {nic.pci_address for nic in inventory.nics} | _pfs(inventory, slots).keys()
     return found | (slots.gpus.keys() | slots.nics.keys() if slots is not None else set())
+
+
+def _pfs(inventory: Inventory, slots: Slots | None) -> dict[str, str]:
+    """PCI address of the PF that is meant, by each other name that an overlay may give it: that of its RDMA
+    device, and both names of each of its VFs.
+    """
+    found = dict(slots.vfs) if slots is not None else {}
+    for nic in inventory.nics:
+        found |= {vf.pci_address: nic.pci_address for vf in nic.vfs}
+        devices = (nic.rdma, *(vf.rdma for vf in nic.vfs))
+        found |= {device.name: nic.pci_address for device in devices if device is not None}
+    return found
+
+
+def _of_pfs(overlay: Overlay, pfs: Mapping[str, str]) -> Overlay:
+    """The overlay with every NIC under its PF's address, once. NCCL lists each RDMA device that it sees, so
+    the dump of a host lists the VFs in the host's own namespace beside their PFs.
+    """
+
+    def once(entries: Iterable[Entry], name: str) -> tuple[Entry, ...]:
+        found: dict[str, tuple[str, Entry]] = {}
+        for entry in entries:
+            given = getattr(entry, name)
+            pf = pfs.get(given, given)
+            mine = replace(entry, **{name: pf})
+            first, one = found.setdefault(pf, (given, mine))
+            if replace(one, line=entry.line) != mine:
+                raise overlay.error(
+                    entry.line,
+                    f"{given} is the same NIC as {first} (line {one.line}), and is put elsewhere",
+                )
+        return tuple(entry for _, entry in found.values())
+
+    return replace(
+        overlay,
+        devices=once(overlay.devices, "device"),
+        data_direct=once(overlay.data_direct, "nic"),
+        rails=once(overlay.rails, "device"),
+    )
 
 
 def _named(overlay: Overlay) -> list[tuple[int, str]]:
@@ -163,9 +207,7 @@ def _present(overlay: Overlay, known: Iterable[str], strict: bool) -> Overlay:
     )
 
 
-def _moved(
-    overlay: Overlay, gpus: Mapping[str, Place], nics: Mapping[str, Place], names: Mapping[str, str]
-) -> dict[str, Place]:
+def _moved(overlay: Overlay, gpus: Mapping[str, Place], nics: Mapping[str, Place]) -> dict[str, Place]:
     """New places of the devices that the overlay speaks of."""
     physical = {**nics, **gpus}
     _check_switches(overlay, physical)
@@ -175,7 +217,7 @@ def _moved(
         for entry in overlay.devices
     }
     for entry in overlay.data_direct:
-        nic = names.get(entry.nic, entry.nic)
+        nic = entry.nic
         if nic not in nics:
             raise overlay.error(entry.line, f"{entry.nic} is a GPU; Data Direct is a NIC's")
         if entry.gpu is None:

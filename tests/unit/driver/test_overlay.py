@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -88,6 +89,70 @@ def test_vfs_go_with_their_pf() -> None:
     found = apply(a_vm(), xml(SYNTHETIC_XML))
     assert found.nics[1].vfs[0].place == found.nics[1].place
     assert found.nics[1].vfs[0].rail == 0
+
+
+DUMP_WITH_VFS = """<cpu numaid="0"><pci busid="0000:16:00.0" class="0x060400">
+<pci busid="0000:1b:00.0" class="0x030200"><gpu dev="0"/></pci>
+<pci busid="0000:18:00.0" class="0x020000"><nic><net name="mlx5_0"/></nic></pci>
+<pci busid="0000:18:00.1" class="0x020000"><nic><net name="mlx5_12"/></nic></pci></pci></cpu>"""
+
+
+def a_host_with_vfs() -> Inventory:
+    """A GPU, and a NIC with two VFs, on one switch."""
+    near = Place("0000:16:00.0", "0000:15:01.0", "pci0000:15", 0)
+    vfs = tuple(Vf(f"0000:18:00.{n}", n - 1, near, rdma=RdmaDevice(f"mlx5_{n + 11}")) for n in (1, 2))
+    nic = Nic("0000:18:00.0", "mlx5_0", near, rdma=RdmaDevice("mlx5_0"), vfs=vfs)
+    return Inventory("host", gpus=(Gpu("0000:1b:00.0", near),), nics=(nic,))
+
+
+def test_a_dump_that_lists_vfs_beside_their_pfs_changes_nothing() -> None:
+    found = apply(a_host_with_vfs(), xml(DUMP_WITH_VFS))
+    assert [vf.place for vf in found.nics[0].vfs] == [found.nics[0].place] * 2
+    assert found.nics[0].place == a_host_with_vfs().nics[0].place
+    assert tiers(found) == [["PIX"]]
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        yaml("switches: [{numaNode: 1, devices: [0001:00:00.0, 0004:00:00.1]}]\nrails: {0004:00:00.1: 5}\n"),
+        yaml("dataDirect: [{nic: 0004:00:00.1, gpu: 0001:00:00.0}]\nrails: {0004:00:00.1: 5}\n"),
+    ],
+    ids=["switches", "data direct"],
+)
+def test_what_is_said_of_a_vf_is_said_of_its_pf(overlay: Overlay) -> None:
+    found = apply(a_vm(), overlay)
+    nic = found.nics[1]
+    assert nic.place == found.gpus[0].place
+    assert (nic.rail, nic.vfs[0].rail, nic.vfs[0].place) == (5, 5, nic.place)
+
+
+def test_data_direct_of_a_vf_by_its_rdma_device_is_its_pfs() -> None:
+    overlay = xml(
+        """<cpu><pci busid="0000:16:00.0" class="0x060400"><pci busid="0000:1b:00.0" class="0x030200"/>
+<pci busid="0000:18:00.0" class="0x020700"><nic><net name="mlx5_0"/></nic></pci></pci></cpu>
+<cpu numaid="0"><pci busid="ffff:01:00.0" class="0x060400">
+<pci busid="ffff:02:00.0" class="0x020700"><nic><net name="mlx5_12_dma"/></nic></pci>
+<pci busid="ffff:03:00.0" class="0x020700"><nic><net name="mlx5_0_dma"/></nic></pci></pci></cpu>"""
+    )
+    assert apply(a_host_with_vfs(), overlay).nics[0].place.pcie_switch == "ffff:01:00.0"
+
+
+def test_a_vf_that_no_driver_has_counts_as_its_pf_too() -> None:
+    whole = a_host_with_vfs()
+    bare = replace(whole, nics=(replace(whole.nics[0], vfs=()),))
+    slots = Slots(vfs={"0000:18:00.1": "0000:18:00.0"})
+    assert tiers(apply(bare, xml(DUMP_WITH_VFS), slots=slots)) == [["PIX"]]
+
+
+def test_a_vf_apart_from_its_pf_is_refused_with_both_lines() -> None:
+    apart = xml(
+        """<cpu><pci busid="ffff:ff:01.0"><pci busid="0004:00:00.0"/></pci>
+<pci busid="ffff:ff:02.0"><pci busid="0004:00:00.1"/></pci></cpu>"""
+    )
+    says = r"topo\.xml:3: 0004:00:00\.1 is the same NIC as 0004:00:00\.0 \(line 2\), and is put elsewhere"
+    with pytest.raises(ConfigError, match=says):
+        apply(a_vm(), apart)
 
 
 def test_nested_switches_are_pxb_below_one_top() -> None:
