@@ -49,6 +49,7 @@ _SCOPE_LINK: Final = 253
 _RTA_OIF, _RTA_MULTIPATH, _RTA_TABLE = 4, 9, 15
 _MAIN_TABLE: Final = 254
 _UNICAST: Final = 1
+_ROUTER_ADVERTISEMENT: Final = 9  # RTPROT_RA
 
 Facts = dict[str, Any]
 
@@ -93,7 +94,9 @@ class RouteNetlink:
         return found
 
     def default_routes(self) -> set[int]:
-        """Indices of interfaces that a default route of the main table leads through."""
+        """Indices of interfaces that a default route of the main table leads through; one that the kernel
+        made from a router's advertisement does not count, as an address of that origin does not.
+        """
         messages = self._dump(_GET_ROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0))
         return {index for message in messages for index in default_route(message)}
 
@@ -132,10 +135,15 @@ class RouteNetlink:
 
 
 def default_route(message: bytes) -> set[int]:
-    """Indices of a route's interfaces, if it is a default route of the main table; none else."""
-    _, destination_bits, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(message)
+    """Indices of a route's interfaces, if it is a default route of the main table that somebody has set."""
+    _, destination_bits, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(message)
     found = attributes(message[_ROUTE.size :])
-    if destination_bits or kind != _UNICAST or _number(found.get(_RTA_TABLE), table) != _MAIN_TABLE:
+    if (
+        protocol == _ROUTER_ADVERTISEMENT
+        or destination_bits
+        or kind != _UNICAST
+        or _number(found.get(_RTA_TABLE), table) != _MAIN_TABLE
+    ):
         return set()
     single = {_number(found[_RTA_OIF], 0)} if _RTA_OIF in found else set()
     return single | set(_next_hops(found.get(_RTA_MULTIPATH, b"")))

@@ -104,6 +104,33 @@ def test_a_default_route_of_another_table_is_not_the_nodes() -> None:
     assert default_route(route(254, kind=7)) == set()  # unreachable
 
 
+def test_a_default_route_from_a_routers_advertisement_is_not_the_nodes() -> None:
+    def route(protocol: int) -> bytes:
+        attribute = struct.pack("=HHI", 8, 4, 7)
+        return struct.pack("=BBBBBBBBI", 10, 0, 0, 0, 254, protocol, 0, 1, 0) + attribute
+
+    assert default_route(route(9)) == set()  # ra
+    assert [default_route(route(protocol)) for protocol in (2, 3, 4, 16)] == [
+        {7}
+    ] * 4  # kernel, boot, static, dhcp
+
+
+@needs_root
+def test_a_nic_that_only_hears_routers_is_no_uplink(namespace: Namespace) -> None:
+    def look() -> None:
+        with IPRoute() as netlink:
+            index = make(netlink, "heard", kind="veth", peer="router")
+            netlink.link("set", index=netlink.link_lookup(ifname="router")[0], state="up")
+            netlink.link("property_add", index=index, altname="pci-0000-18-00-0")
+            route = {"dst": "default", "gateway": "fe80::1", "oif": index, "family": 10}
+            netlink.route("add", proto=9, priority=1024, **route)
+            assert not NetdevProbe().read()[NIC].uplink
+            netlink.route("add", proto=4, priority=512, **route)
+            assert NetdevProbe().read()[NIC].uplink
+
+    namespace.run(look)
+
+
 def test_a_veths_peer_is_not_below_it() -> None:
     links = [
         {"index": 2, "kind": "veth", "IFLA_LINK": 3},
