@@ -1,9 +1,9 @@
 """A gang's members on nodes: the joint search asked about a real cluster, and its answer as allocations.
 
 Members that ask for the same are of one shape, and nodes count by their state (see
-`controller.gangs.node_states`). The search counts; then its answer is drafted node by node with the real devices, and a node that cannot take
-its members after all (devices that reach over several nodes, the odd rule between pods) is left out and the
-search is asked again.
+`controller.gangs.node_states`). The search counts; then its answer is drafted node by node with the real
+devices, and a node that cannot take its members after all (devices that reach over several nodes, the odd
+rule between pods) is left out and the search is asked again.
 """
 
 from __future__ import annotations
