@@ -1,24 +1,29 @@
-"""The tests that the threat model names are there."""
+"""The tests that the threat model and the table of faults name are there."""
 
 from __future__ import annotations
 
 import re
 
+import pytest
+
 from deploy.image.content import ROOT
 
-NAMED = re.compile(r"`((?:cluster|unit)/[a-z_/]+\.py)(?:::(test_\w+))?`")
+NAMED = re.compile(r"`((?:cluster|oracle|unit)/[a-z_/]+\.py)(?:::(test_\w+))?`")
+TABLE = re.compile(r"^\| (?:guard|fault) \| test \|\n\|---\|---\|\n((?:\| .*\n)+)", re.M)
 
 
-def test_every_guard_has_its_test() -> None:
-    text = (ROOT / "docs" / "threat-model.md").read_text()
-    rows = [row for row in text.partition("| guard | test |")[2].splitlines() if row.startswith("| ")]
-    assert rows
-    for row in rows:
-        named = NAMED.findall(row)
+@pytest.mark.parametrize(("name", "tables"), [("threat-model.md", 1), ("faults-and-tests.md", 2)])
+def test_every_row_has_its_test(name: str, tables: int) -> None:
+    found = TABLE.findall((ROOT / "docs" / name).read_text())
+    assert len(found) == tables
+    for row in "".join(found).splitlines():
+        tests = row.split(" | ")[-1]
+        named = NAMED.findall(tests)
         assert named, row
-        for path, name in named:
+        assert len(named) == len(re.findall(r"\.py\b", tests)), row
+        for path, test in named:
             source = (ROOT / "tests" / path).read_text()
-            assert f"def {name}(" in source or not name, f"{path}::{name}"
+            assert re.search(rf"^def {test}\(" if test else "^def test_", source, re.M), f"{path}::{test}"
 
 
 def test_every_policy_is_named() -> None:
