@@ -164,10 +164,8 @@ class NamespaceQueue:
             return None
         return self._eldest
 
-    def next_due(self, generation: int) -> float | None:
-        """When `pop` may give a pod though nothing changes; None: never."""
-        if self._ready and not self._overtakes(self._ready[0][0], generation):
-            return 0.0
+    def changes_at(self, generation: int) -> float | None:
+        """When time alone changes what `first` or `eldest_to_look` say; None: never."""
         while self._timed and not self._is_current(*self._timed[0]):
             heapq.heappop(self._timed)
         due = [self._timed[0][0]] if self._timed else []
