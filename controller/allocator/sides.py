@@ -39,8 +39,8 @@ def aligned_sides(
 ) -> list[Chosen] | Refusal:
     """Leave to each aligned request the devices of its side, or refuse where it has none.
 
-    Devices that do not say what they are (other drivers') may be on either side. The refusal is permanent
-    where devices match and all of them are of the other side.
+    Devices that do not say what they are (other drivers') may be on either side. The refusal is not
+    permanent, for what a request yields depends on the devices that nodes publish.
     """
     answer = list(chosen)
     for claim in claims:
@@ -84,9 +84,7 @@ def _of_side(node: NodeDevices, one: Chosen, side: str, right: str) -> Chosen | 
         return one
     yields = f"{_OTHER[side]}s ({', '.join(sorted({types[index] for index in wrong}))})"
     if len(wrong) == len(one.found.matching):
-        # Of a subrequest it is one way of several that fails so.
-        permanent = one.ask.request == one.ask.main
-        return Refusal("", "", f"which yields {yields} and no {side}; right is {right}", permanent=permanent)
+        return Refusal("", "", f"which yields {yields} and no {side}; right is {right}")
     if one.ask.everything:
         return Refusal("", "", f"which asks for all devices, {yields} among them; right is {right}")
     others = set(one.found.free).difference(wrong)

@@ -95,7 +95,7 @@ class Refusal:
         subject: the request, constraint or pairing, for example ``request "gpu"``.
         message: one sentence for people, which names the subject; alike on nodes that lack the same.
         numbers: what belongs to it on this node: values, and how many free devices have which.
-        permanent: the claim itself (or its class) is wrong: no node and no waiting will help.
+        permanent: the claim or its class is wrong, whatever nodes publish: only another claim or class helps.
         unsupported: the feature that this allocator does not have; empty otherwise.
         gave_up: the search ran out of steps, so nothing is proved.
         erred: a selector cannot be evaluated on some device.

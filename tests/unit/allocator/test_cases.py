@@ -143,3 +143,15 @@ def _config(config: DeviceAllocationConfig) -> str:
     assert config.opaque is not None
     said = msgspec.json.decode(config.opaque.parameters)
     return f"{config.source} {', '.join(config.requests) or 'all'}: {said.get('say', said.get('kind'))}"
+
+
+PERMANENT = [case for case in load() if case.values[0].get("permanent")]
+
+
+@pytest.mark.parametrize("case", PERMANENT)
+def test_what_is_refused_for_ever_is_refused_whatever_nodes_publish(case: dict[str, Any]) -> None:
+    """Nothing wakes such a claim, so nothing that may come may help it."""
+    for devices in (["other-0: model=x"], ["gpu-[0-9]: type=vf", "vf-[0-9]: type=gpu"]):
+        answer = run({**case, "devices": devices, "taken": []})
+        assert isinstance(answer, Refusal)
+        assert answer.permanent, answer
