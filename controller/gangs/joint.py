@@ -24,7 +24,7 @@ from controller.gangs.addresses import Addresses
 from controller.gangs.kinds import Band, Kind, Unit, kinds_of, most_nics, nic_rails, rail_mask, rails_in
 from controller.gangs.node_states import Memo, NodeState, NodeStates, Single
 from controller.gangs.packing import Members
-from controller.gangs.places import NoRoom, Placed
+from controller.gangs.places import NoRoom, Placed, Tried
 from controller.gangs.rules import Rules, has_rules, loosened
 from controller.quest import Quest
 from controller.settings import PlacementSettings
@@ -113,17 +113,26 @@ class _Attempt:
         self._kinds = kinds_of(band)
         self._closed: set[tuple[str, Members]] = set()
         self._fitting: dict[tuple[str, Members], bool] = {}
+        self._seen: list[problem.Group[NodeState]] = []
+        self._rail_sets_seen = 0
         self._rules = any(has_rules(wish.pod) for wish in band.wishes)
 
     def run(self) -> list[Placed] | NoRoom:
         try:
-            return self._run()
+            answer = self._run()
         except Interrupted:
-            wish = self._band.wishes[0]
-            return NoRoom(0, wish, None, "", gave_up=True, unfinished=True)
+            answer = NoRoom(0, self._band.wishes[0], None, "", gave_up=True, unfinished=True)
+        if isinstance(answer, NoRoom) and answer.gave_up:
+            return replace(answer, tried=self._tried())
+        return answer
+
+    def _tried(self) -> Tried:
+        nodes, states = sum(len(g.nodes) for g in self._seen), len({g.state for g in self._seen})
+        return Tried(len(self._kinds), nodes, states, self._rail_sets_seen, self._tries.steps)
 
     def _run(self) -> list[Placed] | NoRoom:
-        groups = list(self._groups())
+        groups = self._seen
+        groups.extend(self._groups())
         for kind in self._kinds:
             kind.nics = self._nics(kind, groups)
         room = [
@@ -134,6 +143,7 @@ class _Attempt:
         self._kinds = [self._kinds[n] for n in sorted(range(len(room)), key=room.__getitem__)]
         shapes = [problem.Shape(len(kind.units), most_nics(kind)) for kind in self._kinds]
         sets, reason = self._with_addresses(self._rail_sets(groups))
+        self._rail_sets_seen = sum(rails is not None for rails in sets)
         questions = [problem.Question(shapes, groups, sets, tries=self._tries)] if sets else []
         if self._rules:
             rules = Rules(self._state.neighbours, self._state.nodes, self._kinds)

@@ -18,6 +18,7 @@ from controller.backoff import Backoff, Tried
 from controller.choice import Chooser, Reasons
 from controller.effort import TURN_STEPS, Effort, Efforts
 from controller.gangs.book import GangBook, Roll
+from controller.gangs.gave_up import gave_up
 from controller.gangs.joint import Joint
 from controller.gangs.kinds import Band, kinds_of
 from controller.gangs.membership import GangId
@@ -286,10 +287,7 @@ class GangTurns:
         """Why there is no room, and the least that would have to change."""
         members = min(roll.next, len(roll.waiting))
         if room.gave_up:
-            return before + (
-                f"the search for {members} places gave up: there are too many ways; fewer rails, a smaller "
-                "size, or pods with simpler rules for each other would help"
-            )
+            return before + gave_up(roll, members, room)
         name = room.short.pod.metadata.name
         if not room.most:
             short = room.short

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from typing import Any
 
 import msgspec
+import pytest
 
 from controller.explaining import explain, state_of
 from controller.settings import PlacementSettings
 from controller.validation.documents import KubeObject
 from driver.kube.objects import Pod, ResourceSlice
 from driver.names import DRIVER_NAME
-from tests.unit.controller.gangs.troop import BLOCK, a_cluster, join, members
+from tests.unit.controller.gangs.troop import BLOCK, a_cluster, join, members, of_job
 from tests.unit.controller.model import CEL, ModelCluster, wish
-from tests.unit.controller.things import CLASSES, a_node, an_inventory, slices_of
+from tests.unit.controller.things import CLASSES, a_node, a_pod, an_inventory, slices_of
 
 
 def told(cluster: ModelCluster, name: str, reason: str = "Unsatisfiable") -> str:
@@ -154,3 +157,42 @@ def test_alike_gangs_are_told_alike() -> None:
     cluster.wait(5)
     texts = {cluster.messages(f"{job}-0", "Unsatisfiable")[0].replace(f"{job}-", "x-")[6:] for job in "abc"}
     assert len(texts) == 1
+
+
+APART = {
+    "podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [
+            {"labelSelector": {"matchLabels": {"x": "y"}}, "topologyKey": "kubernetes.io/hostname"}
+        ]
+    }
+}
+UNLIKE = "members that ask for the same"
+SIMPLER = "pods with simpler rules for each other"
+
+
+@pytest.mark.parametrize(
+    ("rails", "rules", "tried", "helps"),
+    [
+        ("any", {}, "4 nodes in 1 state", f"{UNLIKE} or"),
+        ("same", {}, "4 nodes in 1 state, 3 sets of rails", f"rails: any, {UNLIKE} or"),
+        (
+            "any",
+            {"affinity": APART},
+            "4 nodes in 1 state",
+            f"{UNLIKE}, pods with simpler rules for each other or",
+        ),
+    ],
+)
+def test_a_search_that_gave_up_says_what_was_tried_and_what_would_help(
+    rails: str, rules: dict[str, Any], tried: str, helps: str
+) -> None:
+    cluster = a_cluster(4, pairs=3, vfs=3)
+    for number, name in enumerate(members("a", 10)):
+        join(cluster, "a", name, size=10, rails=rails)
+        uid = cluster.pods[name].metadata.uid
+        cluster.put_pod(of_job(a_pod(name, [f"{name}-claim"], uid=uid, cpu=f"{number + 20}", **rules), "a"))
+    assert re.fullmatch(
+        r"Job a: the search for 10 places gave up after \d+ steps: it tried 10 members of 10 kinds, "
+        rf"{tried}, with room for (\d) at once; {helps} size: \1 would help",
+        told(cluster, "a-0"),
+    )
