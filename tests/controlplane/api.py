@@ -57,8 +57,10 @@ class Api:
     def request(
         self, method: str, path: str, body: object = None, content_type: str = "application/json"
     ) -> Any:
-        """One request; an answer that is not JSON (as of /readyz) is returned as text."""
-        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        """One request; an answer that is not JSON (as of /readyz), or JSON that Python does not decode, is
+        returned as text. A body of bytes is sent as it is.
+        """
+        data = body if body is None or isinstance(body, bytes) else _encoded(body)
         headers = {"Content-Type": content_type, "Accept": "application/json"}
         if time.monotonic() - self._used > _IDLE_SECONDS:
             self.close()
@@ -75,7 +77,7 @@ class Api:
             raise
         try:
             answer = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = text
         if response.status >= 400:
             message = answer.get("message", text) if isinstance(answer, dict) else text
@@ -110,3 +112,7 @@ class Api:
     def close(self) -> None:
         """Lets the connection go; the next request opens another."""
         self._connection.close()
+
+
+def _encoded(body: object) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()
