@@ -109,9 +109,7 @@ class Attacker:
 
     def leave(self) -> None:
         """Everything that was made goes."""
-        self.cluster.kubectl(
-            "--namespace", self.namespace, "delete", "pods", "--all", "--force", "--grace-period=0"
-        )
+        self.cluster.api.delete(f"{paths.pods(self.namespace)}?gracePeriodSeconds=0")
         self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false")
 
     def _claim(self, name: str, requests: Sequence[Request], devices: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,13 +247,13 @@ def a_gang_of_unlike_pods(attacker: Attacker) -> None:
 
 @_attack
 def many_gangs(attacker: Attacker) -> None:
-    for number in range(20):
+    for number in range(10):
         _gang(attacker, f"gang-{number}", 8, 8, unlike=False, count=7)
 
 
 @_attack
 def a_gang_that_never_fills(attacker: Attacker) -> None:
-    _gang(attacker, "large", 10_000, 200, unlike=False, count=1)
+    _gang(attacker, "large", 10_000, 100, unlike=False, count=1)
 
 
 # Numbers
@@ -264,7 +262,7 @@ def a_gang_that_never_fills(attacker: Attacker) -> None:
 @_attack
 def hopeless_pods_each_unlike_the_others(attacker: Attacker) -> None:
     for number in range(300):
-        attacker.asks(
+        attacker.asks_nowhere(
             request("gpu", f'device.attributes["tandem-dra.io"].rail != {1000 + number}', count=_TOO_MANY)
         )
 
@@ -272,7 +270,7 @@ def hopeless_pods_each_unlike_the_others(attacker: Attacker) -> None:
 @_attack
 def hopeless_pods_all_alike(attacker: Attacker) -> None:
     for _ in range(300):
-        attacker.asks(request("gpu", count=_TOO_MANY))
+        attacker.asks_nowhere(request("gpu", count=_TOO_MANY))
 
 
 @_attack
