@@ -27,6 +27,7 @@ _TOO_MANY: Final = 9
 """GPUs; a node has eight."""
 _DEEP: Final = 4_000
 """Levels of nested arrays in 8 KB; the API server takes 10 KiB of parameters."""
+_NOWHERE: Final = {"example.com/nowhere": "true"}
 _PLACEHOLDER = '"@raw@"'
 
 Request = dict[str, Any]
@@ -95,13 +96,13 @@ class Attacker:
         self.cluster.api.post(paths.pods(self.namespace), document)
         return name
 
-    def asks(self, *requests: Request, labels: Mapping[str, str] | None = None, **devices: Any) -> str:
+    def asks(self, *requests: Request, **devices: Any) -> str:
         """Creates a pod with a claim of its own for these requests."""
-        return self.pod(self.claim(*requests, **devices), labels=labels)
+        return self.pod(self.claim(*requests, **devices))
 
     def asks_nowhere(self, *requests: Request, **devices: Any) -> str:
         """The same of a pod that no node is for, so that kube-scheduler never looks at the claim."""
-        return self.pod(self.claim(*requests, **devices), nodeSelector={"example.com/nowhere": "true"})
+        return self.pod(self.claim(*requests, **devices), nodeSelector=_NOWHERE)
 
     def delete_pod(self, name: str) -> None:
         """Deletes a pod with grace 0, since no kubelet would end it."""
@@ -229,15 +230,17 @@ def alternatives_that_must_differ(attacker: Attacker) -> None:
         )
 
 
-def _gang(attacker: Attacker, name: str, size: int, members: int, *, unlike: bool, count: int) -> None:
+def _gang(
+    attacker: Attacker, name: str, size: int, members: int, *, unlike: bool, count: int, **spec: Any
+) -> None:
     for number in range(members):
         selector = f'device.attributes["tandem-dra.io"].rail >= 0 && {number if unlike else 0} >= 0'
-        attacker.asks(
+        claim = attacker.claim(
             request("gpu", selector, count=count),
             request("nic", device_class=_NIC),
-            labels={"tandem-dra.io/gang": name},
             config=[config(alignment(pairs={"gpus": "gpu", "nics": "nic"}, gang={"size": size}))],
         )
+        attacker.pod(claim, labels={"tandem-dra.io/gang": name}, **spec)
 
 
 @_attack
@@ -253,7 +256,7 @@ def many_gangs(attacker: Attacker) -> None:
 
 @_attack
 def a_gang_that_never_fills(attacker: Attacker) -> None:
-    _gang(attacker, "large", 10_000, 100, unlike=False, count=1)
+    _gang(attacker, "large", 10_000, 100, unlike=False, count=1, nodeSelector=_NOWHERE)
 
 
 # Numbers
