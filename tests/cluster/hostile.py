@@ -249,8 +249,8 @@ def a_gang_of_unlike_pods(attacker: Attacker) -> None:
 
 
 @_attack
-def many_gangs(attacker: Attacker) -> None:
-    for number in range(10):
+def gangs_that_do_not_fit(attacker: Attacker) -> None:
+    for number in range(5):
         _gang(attacker, f"gang-{number}", 8, 8, unlike=False, count=7)
 
 
