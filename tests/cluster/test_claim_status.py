@@ -5,15 +5,18 @@ Kubernetes 1.36 checks it, by a gate that is turned off here: our policy stands 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
+from driver.errors import KubeError
+from driver.kube.client import KubeClient
 from driver.names import DRIVER_NAME, pool_name
+from tests.cluster.accounts import kubeconfig_of
 from tests.cluster.tandem import ROOT, SYSTEM
-from tests.cluster.test_guards import GROUP, as_plugin_of, refusal, versions
+from tests.cluster.test_guards import GROUP, versions
 from tests.controlplane import Cluster, wait_for
 from tests.controlplane.config import Options
 
@@ -64,10 +67,18 @@ def _allocate(cluster: Cluster, name: str, *nodes: str) -> None:
 
 
 def write(cluster: Cluster, version: str, name: str, node: str = OWN, **status: Any) -> str:
-    """What is said against the plugin of a node that writes this."""
-    kind = f"resourceclaims.{version}.resource.k8s.io"
-    patch = ("--type=merge", "--subresource=status", f"--patch={json.dumps({'status': status})}")
-    return refusal(cluster.kubectl, *as_plugin_of(node), "patch", kind, name, "--dry-run=server", *patch)
+    """What is said against the plugin of a node that writes this, with a token as its pod has it."""
+    bound = ("--bound-object-kind=Node", f"--bound-object-name={node}") if node else ()
+    config = cluster.directory / f"plugin-of-{node or 'nowhere'}.kubeconfig"
+    if not config.exists():
+        config.write_text(kubeconfig_of(cluster, SYSTEM, "tandem-kubelet-plugin", *bound))
+    path = f"{GROUP}/{version}/namespaces/default/resourceclaims/{name}/status?dryRun=All"
+    with closing(KubeClient.load(config, user_agent="test")) as client:
+        try:
+            client.patch(path, {"status": status}, dict[str, Any])
+        except KubeError as error:
+            return str(error)
+    return ""
 
 
 def devices(node: str) -> list[Json]:
