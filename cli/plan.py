@@ -71,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         metavar="FILE",
         help="YAML or JSON with Nodes, ResourceSlices, DeviceClasses, ResourceClaims, "
-        "ResourceClaimTemplates, Pods, FabricNetworks, Namespaces; - is standard input; may be given again. "
+        "ResourceClaimTemplates, Pods, FabricNetworks, Namespaces, PersistentVolumeClaims, "
+        "PersistentVolumes, StorageClasses; - is standard input; may be given again. "
         "Without it the live cluster is asked",
     )
     parser.add_argument(
