@@ -121,7 +121,7 @@ def _explain(state: ClusterState, key: Key, settings: PlacementSettings, cel: Ce
     except TandemError as error:
         return Explanation(False, str(error), names)
     if choice.best is None and chooser.left_to_scheduler(quest):
-        return Explanation(False, f"{_SCHEDULER_SERVES}: {_SEE}; else {choice.why_not}", names)
+        return Explanation(False, f"{_SCHEDULER_SERVES}: {_SEE}; otherwise {choice.why_not}", names)
     if choice.best is None:
         return Explanation(False, joined(choice.why_not, chooser.nearest(wish.wanted, choice)), names)
     return Explanation(False, f"node {choice.best.node} could take it now: {_ABOUT_TO}", names)

@@ -50,7 +50,7 @@ def take(state: ClusterState, ownership: Ownership, counts: Counter[str]) -> Not
         if claim is not None:
             message = (
                 "another client allocated devices that this controller manages; they count as taken, but "
-                "nobody chose their pairs and addresses: does the claim tolerate the taint "
+                "were chosen without pairs and addresses: does the claim tolerate the taint "
                 "tandem-dra.io/controller?"
             )
             tells.append(Tell(claim, "Warning", "ForeignAllocation", message))
@@ -93,7 +93,7 @@ def _duplicate(state: ClusterState, duplicate: Duplicate) -> tuple[list[Tell], l
             continue
         message = (
             f"device {duplicate.device.device} of pool {duplicate.device.pool} is allocated to "
-            f"claim {rival.metadata.namespace}/{rival.metadata.name} as well"
+            f"claim {rival.metadata.namespace}/{rival.metadata.name} too"
         )
         tells.append(Tell(claim, "Warning", "DuplicateAllocation", message))
         key = claim.metadata.namespace, claim.metadata.name

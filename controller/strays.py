@@ -33,8 +33,8 @@ def why_stray(item: ResourceSlice) -> str:
     node = f"node {spec.node_name}" if spec.node_name else "no single node"
     right = pool_name(spec.driver, spec.node_name or "<spec.nodeName>")
     return (
-        f"ResourceSlice {item.metadata.name} does not count: it is of {node}, and its spec.pool.name is "
-        f"{spec.pool.name} where {right} would be right"
+        f"ResourceSlice {item.metadata.name} does not count: it belongs to {node}, but its spec.pool.name is "
+        f"{spec.pool.name}; right is {right}"
     )
 
 

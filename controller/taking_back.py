@@ -21,7 +21,7 @@ from driver.kube.objects import Pod, ResourceClaim
 
 CONTESTED = "another claim was given one of its devices as well"
 GANG_INCOMPLETE = "its gang cannot be completed on the same terms"
-POD_INCOMPLETE = "the pod's other claims cannot be had there"
+POD_INCOMPLETE = "the pod's other claims cannot be allocated there"
 _PARTED = "another claim of its pod did not stay on that node"
 
 _PATIENCE = 4

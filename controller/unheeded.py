@@ -107,7 +107,7 @@ def _of_others(where: str, opaque: OpaqueConfig | None, driver: str) -> Iterator
         why = "which is nearly this driver's name"
     else:
         return
-    yield f'{where}: opaque.driver is "{opaque.driver}", {why}; nobody reads it here; right is "{driver}"'
+    yield f'{where}: opaque.driver is "{opaque.driver}", {why}; nothing here reads it; right is "{driver}"'
 
 
 def _beside_pairs(where: str, requests: list[str], opaque: OpaqueConfig | None, driver: str) -> Iterator[str]:

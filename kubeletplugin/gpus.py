@@ -75,7 +75,7 @@ def _whole(gpu: Gpu) -> GpuDevice:
     if gpu.minor is None:
         return GpuDevice(gpu.uuid, problem=_NO_MINOR)
     if gpu.mig_enabled:
-        return GpuDevice(gpu.uuid, problem="is in MIG mode: its instances can be had, itself it cannot")
+        return GpuDevice(gpu.uuid, problem="is in MIG mode: only its instances can be used")
     return GpuDevice(gpu.uuid, (f"nvidia{gpu.minor}",))
 
 

@@ -105,7 +105,7 @@ def _put(found: dict[RequestPair, Aligned], one: Aligned) -> None:
     if (other.prefer, other.require) != (one.prefer, one.require):
         pair = f"pairs {one.pairs.gpus}+{one.pairs.nics}"
         raise Misaligned(
-            one.where, f"{pair}: {other.where} says something else of them; right is one of the two"
+            one.where, f"{pair}: {other.where} says something different about them; keep one of the two"
         )
 
 

@@ -45,7 +45,7 @@ class Narrowing:
             most[index] = {kind: count for kind, count in most[index].items() if count > 0}
             there = sum(most[index].values())
             if there < demand.count:
-                return Infeasible(demand.label, f"{there} of {demand.count} can be had", rule=demand)
+                return Infeasible(demand.label, f"{there} of {demand.count} can be allocated", rule=demand)
         return Node(most, least, {})
 
     def bound(self, node: Node) -> Work[int | None]:

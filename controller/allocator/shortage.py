@@ -72,7 +72,7 @@ def short_of(
     all_of_them = f"{mode}{counts.devices} device{'s' * (counts.devices != 1)}"
     why = ", ".join([all_of_them, *(f"{number} {text}" for number, text in reasons if number)])
     subject = f'request "{ask.request}"'
-    goal = "all, and there are none" if ask.everything and not count else f"{count} wanted"
+    goal = "all wanted, but there are none" if ask.everything and not count else f"{count} wanted"
     return Refusal(
         claim=claim,
         subject=subject,
@@ -132,7 +132,7 @@ class _Explainer:
                 return Shortage(subject, f"{subject}: {detail}", _valued(there))
         tight = [budget for budget in self._problem.budgets if self._caps(budget, number)]
         if tight:
-            detail = f"{why.detail}: too little is left of the {_whats(tight)} that they draw on"
+            detail = f"{why.detail}: too little is left of the {_whats(tight)} that they use"
             return Shortage(why.label, f"{why.label}: {detail}", _listed(map(self._left, tight), "limit"))
         attributes = list(dict.fromkeys(attribute for _, attribute, _ in self._constraints(number)))
         columns = [values(self._node, attribute) for attribute in attributes]
@@ -146,7 +146,7 @@ class _Explainer:
         if rules:
             return Shortage(why.label, f"{why.label}: {why.detail}", _listed(rules, "constraint", " and "))
         drawn = [b for b in self._problem.budgets if any(demand == number for demand, _ in b.weights)]
-        detail = "too few devices are left beside the other requests"
+        detail = "the other requests leave too few devices"
         numbers = _listed(map(self._left, drawn), "limit") if drawn else self._wants(self._crowd())
         return Shortage(why.label, f"{why.label}: {detail}", numbers)
 
@@ -200,7 +200,7 @@ class _Explainer:
             (f"{self._problem.demands[d].label} wants {self._problem.demands[d].count}" for d in demands),
             "request",
         )
-        there = f"{seats} device{'s are' if seats != 1 else ' is'} there for them"
+        there = f"{seats} device{'s' if seats != 1 else ''} can serve them"
         return f"{wants}, {there}"
 
     def _crowd(self) -> tuple[Sequence[int], int] | None:

@@ -146,7 +146,7 @@ def why_waits(pod: Pod, named: NamedClaim, claim: PersistentVolumeClaim | None, 
     if claim is None:
         return f"there is no {name}{' yet' if named.made_for_pod else ''}"
     if claim.status.phase == "Lost":
-        return f"{name} is bound to PersistentVolume {claim.spec.volume_name}, which is not there"
+        return f"{name} is bound to PersistentVolume {claim.spec.volume_name}, which does not exist"
     if claim.metadata.deletion_timestamp:
         return f"{name} is being deleted"
     owners = claim.metadata.owner_references

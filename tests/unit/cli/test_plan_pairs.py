@@ -50,8 +50,8 @@ def test_a_config_of_a_driver_that_is_nearly_ours_is_noted(
     file = tmp_path / "misspelt.yaml"
     file.write_text(f"{head}{ours.replace('-', '.')}{tail}")
     note = (
-        'config 0: opaque.driver is "tandem.dra.io", its parameters are of tandem-dra.io; nobody reads it '
-        'here; right is "tandem-dra.io"'
+        'config 0: opaque.driver is "tandem.dra.io", its parameters are of tandem-dra.io; '
+        'nothing here reads it; right is "tandem-dra.io"'
     )
     assert main(["plan", "-f", str(file), "-o", "json"]) == 0
     (pod,) = json.loads(capsys.readouterr().out)["pods"]

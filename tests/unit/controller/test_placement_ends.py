@@ -187,7 +187,7 @@ def test_a_pod_that_a_crash_left_with_half_its_claims_where_it_cannot_be_complet
     cluster.put_pod(a_pod("p", ["a", "b"], version=2))
     cluster.wait(3)
     assert (cluster.node_of("a"), cluster.node_of("b")) == ("large", "large")
-    assert "the pod's other claims cannot be had there" in cluster.messages("a", "TakenBack")[0]
+    assert "the pod's other claims cannot be allocated there" in cluster.messages("a", "TakenBack")[0]
 
 
 def test_a_claim_that_another_pod_can_use_stays_though_one_of_its_pods_cannot_be_completed() -> None:

@@ -144,7 +144,7 @@ def test_explain_says_that_kube_scheduler_decides() -> None:
     found = explain(state_of(mixed, DRIVER_NAME), ("default", "c"), PlacementSettings(), CEL)
     assert found is not None
     assert found.text.startswith("kube-scheduler decides: a node in scheduler mode has the devices free")
-    assert 'else 0/1 nodes: 1 × request "gpu": 2 wanted, 1 free' in found.text
+    assert 'otherwise 0/1 nodes: 1 × request "gpu": 2 wanted, 1 free' in found.text
 
 
 def test_the_plan_names_nodes_in_scheduler_mode() -> None:

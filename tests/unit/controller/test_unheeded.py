@@ -71,7 +71,7 @@ def test_names_that_are_nearly_ours(name: str, near: bool) -> None:
             "gpu.example.com",
             msgspec.json.encode(ALIGNMENT).decode(),
             None,
-            'config 0: opaque.driver is "gpu.example.com", its parameters are of tandem-dra.io; nobody',
+            'config 0: opaque.driver is "gpu.example.com", its parameters are of tandem-dra.io; nothing here',
         ),
         (DRIVER_NAME, msgspec.json.encode(ALIGNMENT).decode(), ["gpu"], "config 0: requests leaves out nic"),
         (DRIVER_NAME, msgspec.json.encode(ALIGNMENT).decode(), ["gpu", "nic"], None),
@@ -140,7 +140,7 @@ def test_the_controller_says_it_once_and_places_the_pod_all_the_same() -> None:
     cluster.run()
     assert cluster.node_of("c") is not None
     (message,) = cluster.messages("c", "ConfigNotRead")
-    assert message.endswith('nobody reads it here; right is "tandem-dra.io"')
+    assert message.endswith('nothing here reads it; right is "tandem-dra.io"')
     found = explain(cluster.state, ("default", "c"), PlacementSettings(), CelCache())
     assert found is not None
     assert found.text.endswith(f"; note: {message}")
