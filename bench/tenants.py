@@ -1,11 +1,11 @@
-"""What one tenant's thousand hopeless pods cost another's pods, beside the build before in the same run.
+"""What one tenant's thousand hopeless pods cost another's pods, compared with an earlier build in one run.
 
 Three hundred nodes are filled to 60 %. Then a thousand pods of one namespace come at once, none of which can
 be placed: six hundred that are too big for every node, no two alike; two hundred whose claims only a long
 search refuses, no two alike; ten gangs of twenty unlike pods. Every 100 ms a pod ends, so that all who wait
 look again, and one of another namespace arrives that has room. Measured is how long each of these waits for
-its decision (`bench.tenants_load`). The build before is a commit of this repository, in a worktree in a
-temporary folder; what it has not decided when its time is over has waited so long at least.
+its decision (`bench.tenants_load`). The earlier build is a commit of this repository, in a worktree in a
+temporary folder. A pod that is not decided when the time is over counts as having waited until then.
 
     python -m bench.tenants [--seconds 40]
 """

@@ -1,8 +1,8 @@
 """When a controller is alive, and when it is ready.
 
-Alive is what a restart can cure: a deciding thread that hangs, a thread that died. Ready is that what it
-knows is true: every kind was listed, and its watch has not been failing for long. An API server that is away
-makes every controller unready and none dead: a restart would cure nothing, and lose what this one knows.
+It is not alive if a restart would help: the deciding thread hangs, or a thread has died. It is ready if what
+it knows is up to date: every kind was listed, and no watch has been failing for long. An API server that is
+away makes every controller unready and none dead: a restart would help nothing, and lose what this one knows.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""One device of each kind that the cluster has had, by driver: what ownership of claims is tried on.
+"""One device of each kind that the cluster has had, by driver: selectors are tried on these to decide whose a
+claim is.
 
-Which claims are ours must not change because a node restarts or a device is taken. So kinds are kept when
-their devices go, taken devices count like free ones, and what our own driver typically publishes is known
-before the first node is there. Devices that differ only in their numbers and identities are of one kind, so
-there are some dozens however large the cluster is.
+Which claims are ours must not change because a node restarts or a device is taken. So a kind is kept when its
+devices go away, taken devices count like free ones, and what our own driver typically publishes is known
+before the first node is up. Devices that differ only in numbers and identities are of one kind, so there are
+some dozens of kinds, however large the cluster is.
 """
 
 from __future__ import annotations

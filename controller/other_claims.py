@@ -1,9 +1,9 @@
-"""Where can a pod's claims of other drivers be had? Asked of the allocator as kube-scheduler would answer.
+"""Where a pod's claims of other drivers can be allocated: the allocator is asked as kube-scheduler would be.
 
 A node that cannot serve them is no place for the pod: an allocation of ours there would pin it where it never
-runs. It is a yes or no, shared by all nodes whose other devices are in equal state. Pods that a node is
-promised to come first with their own claims of that kind. What the allocator cannot judge (a feature that it
-does not have, a selector that errs, a search that gave up) counts as a yes: then kube-scheduler's verdict
+runs. The answer is yes or no, shared by all nodes whose other devices are in equal state. If a node is
+promised to other pods, their claims of that kind come first. What the allocator cannot judge (a feature that
+it does not have, a selector that fails, a search that gave up) counts as a yes: then kube-scheduler's verdict
 decides.
 """
 
@@ -88,7 +88,7 @@ class Asked:
         return self._shape
 
     def why_not(self, node: str) -> str | None:
-        """Why the claims cannot be had there; None if they can, or if that cannot be told."""
+        """Why the claims cannot be allocated there; None if they can, or if that is not known."""
         record = self._index.records.get(node)
         if record is None or record.published is None:
             return None

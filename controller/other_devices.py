@@ -1,8 +1,9 @@
 """The devices that kube-scheduler allocates: other drivers', and ours on nodes where nothing is managed.
 
-A pod may have a claim of ours and one of another driver, and goes where both can be had. So all drivers'
-slices are followed, in an index of their own: nodes that are equal to us stay so whatever other devices they
-have. The index sleeps until the first pod needs it; until then what is kept is the slices alone.
+A pod may have a claim of ours and one of another driver, and goes where both can be allocated. So the slices
+of all drivers are followed, in an index of their own: nodes that are equal for our devices stay equal
+whatever other devices they have. The index is built when the first pod needs it; until then only the slices
+are kept.
 """
 
 from __future__ import annotations

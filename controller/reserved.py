@@ -1,7 +1,7 @@
-"""Claims that no further pod can use: the API server lets a claim be reserved for so many and no more.
+"""Claims that no further pod can use: the API server limits for how many a claim may be reserved.
 
-kube-scheduler does not look beforehand (1.36: `CanBeReserved` is always true). It tries when it binds, the
-API server refuses, and the pod is tried again for ever, on a node of which we keep room for it.
+kube-scheduler does not check this first (1.36: `CanBeReserved` is always true). It tries when it binds, the
+API server refuses, and the pod is tried again for ever, on a node where we keep room for it.
 """
 
 from __future__ import annotations

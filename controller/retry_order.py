@@ -2,10 +2,10 @@
 learnt from where it failed.
 
 The nodes that were not tried in this round come first; among them those that failed least often, then those
-that are least like the nodes of the round that failed, then those where the last failure is the longest
-ago. How like two nodes are is how many labels they share: an obstacle that is not of one node is of a zone,
-a pool or a type of machine, and each of these is a label. Labels that all nodes have tell nothing apart, so
-no list of labels is needed. Pure.
+that are least like the nodes of the round that failed, then those where the last failure is the longest ago.
+Two nodes are the more alike the more labels they share: an obstacle that several nodes have in common is
+that of a zone, a node pool or a type of machine, and each of these is a label. Labels that all nodes have
+make no difference, so no list of labels is needed. Pure.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where kube-scheduler decides: nodes whose devices carry no controller taint, and what it can place there.
 
 A cluster may have some nodes in scheduler mode and some in controller mode. The controller leaves the former
-alone; so a claim that finds no room on the latter may be served all the same, and whoever warned of it would
-warn of a pod that is about to run.
+alone. So a claim that finds no room on the latter may still be served, and a warning about it would be about
+a pod that is about to run.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Answers /healthz, /readyz and /metrics over HTTP, whatever else is connected.
 
-The port is open to the cluster's network, so whoever can reach it may hold connections, send slowly or not at
-all. One thread serves all; connections, the length of a request and the time for it are bounded. When all
-places are taken, a new connection takes the place of the oldest of the peer that has the most: so the
-kubelet's probe and Prometheus get through beside one that takes all it can.
+The port is open to the cluster's network, so any client there may hold connections, and send slowly or not at
+all. One thread serves all of them; the number of connections, the length of a request and the time for it are
+bounded. When all places are taken, a new connection replaces the oldest one of the peer that has the most. So
+the kubelet's probe and Prometheus get through even while another client takes all it can.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Slices that say they are of our driver, and are not of the node that their pool is named after.
+"""Slices under our driver's name that do not belong to the node that their pool is named after.
 
-A pool of ours is one node's and carries its name, so anything else under that name is a mistake or an
-attack: one more slice, or a newer generation, would take all devices of the node away, and a copy would give
-its devices to pods elsewhere. The admission policy refuses such slices; where it was not asked, they do not
+A pool of our driver belongs to one node and carries its name, so any other slice under that name is a mistake
+or an attack: one more slice, or a newer generation, would take all devices of the node away, and a copy would
+give its devices to pods elsewhere. The admission policy refuses such slices; those that it did not see do not
 count.
 """
 
@@ -39,7 +39,7 @@ def why_stray(item: ResourceSlice) -> str:
 
 
 class Strays:
-    """Those that there are. Not thread-safe, but for `len`."""
+    """The strays that exist now. Not thread-safe, except for `len`."""
 
     def __init__(self) -> None:
         self._items: dict[str, ResourceSlice] = {}
@@ -74,7 +74,7 @@ class Strays:
                 del self._origins[origin]
 
     def take(self) -> list[ResourceSlice]:
-        """Those that nobody was told of yet: of each node and pool the first, until all of them are gone."""
+        """Return those to report: the first of each node and pool, until all of these are gone."""
         new, self._new = self._new, []
         self._told &= self._origins.keys()
         return new

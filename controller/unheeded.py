@@ -1,9 +1,9 @@
-"""What a claim's configuration says that nobody reads, though it was meant for us.
+"""Configs of a claim that have no effect, though they were meant for us.
 
-Kubernetes hands each driver its own opaque configuration, and takes any driver's name. So an Alignment whose
-driver is misspelt is another driver's, and does nothing. Such a config stops nothing, but its author is told.
-Parameters of other drivers are never decoded, since they may be anything: a search through their first bytes
-must do. Pure.
+Kubernetes gives each driver its own opaque configuration, and accepts any driver's name. So an Alignment
+whose driver is misspelt is another driver's, and does nothing. Such a config does not stop the claim, but is
+reported. Parameters of other drivers are never decoded, since they may be anything: searching their first
+bytes must be enough. Pure.
 """
 
 from __future__ import annotations

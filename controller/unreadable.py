@@ -1,11 +1,11 @@
-"""A claim of which not all can be read: that claim's trouble, and nobody else's.
+"""A claim that cannot be read completely: a problem of that claim, and of no other.
 
-Opaque parameters never make one (see `driver.kube.decoding`); a field that a newer API server writes in
-another form may. To leave such a claim out would be to take its devices for free, and to wait for it would
-stop everybody. So as much of it is read as tells what it holds: the allocation; else the devices' names,
-which then count as held whole; else nothing but whose it is, and it goes on holding what it held before. At
-the first list nothing is known of before: then its devices count as free here, and the kubelet plugin, which
-cannot read it either, prepares nothing for it.
+Opaque parameters never cause this (see `driver.kube.decoding`); a field that a newer API server writes in
+another form may. Leaving such a claim out would make its devices look free, and waiting for it would stop
+everyone. So we read as much of it as says what it holds: the allocation; or, if that fails, the names of the
+devices, which then count as held completely; or, if that fails too, only its name and UID, and it goes on
+holding what it held before. At the first list nothing is known from before: then its devices count as free
+here, and the kubelet plugin, which cannot read the claim either, prepares nothing for it.
 """
 
 from __future__ import annotations
@@ -168,6 +168,6 @@ class Unreadable:
         return msgspec.structs.replace(claim, status=before.status)
 
     def take(self) -> list[tuple[str, str]]:
-        """Return UID and problem of claims of which nobody was told yet, once."""
+        """Return UID and problem of the claims that were not reported yet."""
         news, self._news = self._news, []
         return [(uid, self.problems[uid]) for uid in news if uid in self.problems]

@@ -1,8 +1,8 @@
 """PersistentVolumes and their claims as the placement sees them, and which waiting pods a change concerns.
 
-Kept up change by change: what a pod's volumes ask of a node is found by the names in the pod, and free
-volumes by the labels of the nodes that reach them, so that thousands of local volumes cost a node a look at
-its own. Not thread-safe.
+Updated change by change. What a pod's volumes require of a node is found by the names in the pod, and free
+volumes by the labels of the nodes that reach them; so of thousands of local volumes, only a node's own are
+looked at for it. Not thread-safe.
 """
 
 from __future__ import annotations

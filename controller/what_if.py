@@ -1,6 +1,6 @@
 """A refused question with something changed: asked of the allocator, to find what would have helped.
 
-What is changed only in thought is marked as to be avoided: the answer uses as little of it as it can, and
+What is changed hypothetically is marked as to be avoided: the answer uses as little of it as possible, and
 what it does use is the change that would help. Pure.
 """
 

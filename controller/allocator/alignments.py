@@ -1,7 +1,7 @@
 """The Alignments that hold for a claim: its own, and those of the classes that it uses.
 
-None may be dropped in silence: two that say different things of one pair of requests are refused, and a claim
-can tighten what a class requires, not loosen it.
+None may be dropped silently: two that contradict each other about one pair of requests are refused, and a
+claim can tighten what a class requires, but not loosen it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Aligned:
         where: the config that it was written in: ``config 0``, or ``DeviceClass "gpu": config 0``.
         prefer: tiers, best first; empty: near before far.
         require: no pair may be farther than this.
-        required_by: the class that requires it, where the claim asks for less; else empty.
+        required_by: the class that requires it, where the claim asks for less; otherwise empty.
     """
 
     where: str

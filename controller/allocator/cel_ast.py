@@ -1,8 +1,8 @@
 """A checked CEL expression as a tree, as Kubernetes' parser and checker would have it.
 
 The C++ runtime hands out what it checked as protobuf (cel.expr.CheckedExpr, google/cel-spec). It is read by
-hand: the messages stand in each other far deeper than the protobuf runtime lets them. What `cel_syntax` wrote
-for the C++ runtime is turned back, so that a reader of the tree sees the selector as it was meant.
+hand: its messages are nested far deeper than the protobuf runtime allows. What `cel_syntax` rewrote for the
+C++ runtime is turned back, so that a reader of the tree sees the selector as it was meant.
 """
 
 from __future__ import annotations

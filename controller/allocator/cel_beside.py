@@ -1,7 +1,7 @@
-"""Selectors that may take long, evaluated in a process beside, so that nothing waits for them.
+"""Selectors that may take long, evaluated in a separate process, so that nothing waits for them.
 
-The process is started when the first such selector comes. It works at one expression at a time, on so many
-devices as fit into a pipe, and ends by itself where one takes too long; an expression that did so twice is
+The process is started when the first such selector comes. It works on one expression at a time, on as many
+devices as fit into a pipe, and ends by itself if one takes too long; an expression that did this twice is
 given up.
 """
 

@@ -1,6 +1,6 @@
 """Regular expressions of CEL: RE2's syntax and its linear time, as Kubernetes has them from Go.
 
-Python's own would back-track: a pattern of thirty characters can hold the deciding loop for minutes.
+Python's own `re` backtracks: a pattern of thirty characters can hold the deciding loop for minutes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The program that evaluates selectors beside the controller: questions on stdin, verdicts on stdout.
+"""The separate program that evaluates selectors: questions on stdin, verdicts on stdout.
 
 A question is a line of JSON, an expression and what it sees of devices; an answer is a line for each device.
-An evaluation that takes too long ends the process (the kernel's timer does, since nothing of Python runs
-while the C++ runtime does), as one that takes too much memory does. Who asked notices, and starts another. A
-process in which the binding has lost much memory says null and ends.
+An evaluation that takes too long or too much memory ends the process. For time, the kernel's timer does that,
+since no Python runs while the C++ runtime does. The controller notices, and starts another process. A process
+in which the binding has leaked much memory answers null and ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is worth keeping, up to a bound: what was put in first goes first."""
+"""A cache with a bound: what was put in first is dropped first."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Which GPUs pair with which NICs where no Alignment says so: a preference for near ones, never a condition.
 
-Whoever asks for GPUs and NICs and says no more gets near ones, whether the requests stand in one claim or in
-several of a pod. Requests that a matchAttribute joins are mates, then those of one claim, then those of
-several claims: in their order, like counts first. What could be meant in more than one way is left alone.
+A user who asks for GPUs and NICs without an Alignment gets near ones, whether the requests are in one claim
+or in several claims of a pod. Requests that a matchAttribute joins are mates; then those of one claim; then
+those of several claims: in their order, equal counts first. What could mean more than one thing is left
+alone.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def mated(
 
 def among(problem: Problem, solution: Solution) -> Problem:
     """Restrict the problem to the kinds of devices that a solution without its pairings takes: that is soon
-    solved, for whoever has searched enough.
+    solved, where the search has already taken its steps.
     """
     demands = []
     for index, demand in enumerate(problem.demands):

@@ -1,9 +1,10 @@
-"""Why claims cannot be placed on a node, in the words of the claim: which request, filter or constraint,
-which attribute, and what the free devices have of it.
+"""Why claims cannot be placed on a node, in the terms of the claim: which request, filter or constraint,
+which attribute, and which values the free devices have.
 
-The search says only which demand, match or budget cannot be met. What people are told is worked out here
-from the problem, once, for the refusal that is returned. Messages hold what is alike on many nodes, so that
-nodes can be counted by them; the numbers of one node (which value has how many devices) go beside. Pure.
+The search says only which demand, match or budget cannot be met. The explanation is worked out here from the
+problem, once, for the refusal that is returned. Messages contain what is the same on many nodes, so that
+nodes can be counted by them; the numbers of one node (how many devices have which value) are kept apart.
+Pure.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""May the pod run on the node, as far as its volumes go?
+"""Can the pod run on the node, as far as its volumes are concerned?
 
-What kube-scheduler's plugins VolumeRestrictions (ReadWriteOncePod), VolumeBinding and VolumeZone say, of
-Kubernetes 1.36 (pkg/scheduler/framework/plugins/volume*, component-helpers/storage/volume): first of the
-pod alone, as in their PreFilter, then of each node. Left out are what a CSI driver has room for on a node
-or in a zone, volumes that are written into the pod itself, and what in-tree volumes become under CSI
-migration; those show when the pod does not bind. Pure.
+The same answers as kube-scheduler's plugins VolumeRestrictions (ReadWriteOncePod), VolumeBinding and
+VolumeZone give in Kubernetes 1.36 (pkg/scheduler/framework/plugins/volume*,
+component-helpers/storage/volume): first about the pod alone, as in their PreFilter, then about each node.
+Left out are the limits of a CSI driver on a node or in a zone, volumes that are written into the pod itself,
+and what in-tree volumes become under CSI migration; those show when the pod does not bind. Pure.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Unbound:
         claim: the claim.
         storage_class: its class.
         reserved: volumes that say that they are this claim's.
-        free: volumes of the class, by nodes, that are nobody's yet.
+        free: volumes of the class that no claim has yet, by nodes.
     """
 
     claim: PersistentVolumeClaim
@@ -93,7 +93,7 @@ class PodVolumes:
 
 
 class FreeVolumes:
-    """Volumes of one class that are nobody's, found by the labels of nodes that can reach them."""
+    """Volumes of one class that no claim has, found by the labels of nodes that can reach them."""
 
     def __init__(self) -> None:
         self._by_label: dict[tuple[str, str], dict[str, PersistentVolume]] = {}

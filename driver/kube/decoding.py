@@ -1,10 +1,10 @@
 """Decodes objects of the API server into wire types, whatever their free-form fields hold.
 
-The fast way is msgspec's. It checks all of a text, fields that no type names and `msgspec.Raw` included, and
-gives up on what Go's decoder takes: deep nesting (RecursionError) and half surrogate pairs (DecodeError).
-Users may have both in opaque parameters, so one user's object would keep a whole list from everybody. Only
-then comes the slow way: it follows the type, decodes the fields that it names, takes raw ones over byte for
-byte and passes over all others.
+The fast way is msgspec's. It checks the whole text, including `msgspec.Raw` and fields that no type names,
+and fails at what Go's decoder accepts: deep nesting (RecursionError) and half surrogate pairs (DecodeError).
+Users may have both in opaque parameters, so one user's object would make a whole list unreadable. Only then
+the slow way is used: it follows the type, decodes the fields that it names, copies raw ones byte for byte
+and skips all others.
 
 Source: `runtime.RawExtension` keeps the bytes; encoding/json limits nesting to 10,000.
 """

@@ -1,9 +1,9 @@
 """Walks over JSON text without decoding it, at any depth and whatever its strings hold.
 
-The API server keeps some fields of users as they sent them (`runtime.RawExtension`: opaque parameters, the
-data of devices), and Go's decoder takes more than others do: 10,000 levels of nesting, and escapes that are
-half a surrogate pair. So what surrounds such a field must be found without decoding it. Nothing here
-recurses, and every byte is looked at once.
+The API server keeps some fields as users sent them (`runtime.RawExtension`: opaque parameters, the data of
+devices), and Go's decoder accepts more than others do: 10,000 levels of nesting, and escapes that are half
+of a surrogate pair. So what surrounds such a field must be found without decoding it. Nothing here recurses,
+and every byte is looked at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class JsonTextError(ValueError):
 
 
 class Cursor:
-    """A place in a JSON text. Whoever takes a member or an element moves the cursor past it.
+    """A place in a JSON text. After each member or element, the caller moves the cursor past its value.
 
     Attributes:
         text: all of it.
