@@ -9,7 +9,7 @@ kept as far as other pods' placement depends on it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -33,6 +33,7 @@ from driver.kube.objects import (
     ResourceSliceSpec,
 )
 from driver.kube.storage import PersistentVolume, PersistentVolumeClaim
+from driver.names import POD_CLAIM_NAME
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ _KEPT_BYTES: Final = 64 * 2**20
 never wrong.
 """
 
+_CLAIM_ANNOTATIONS: Final = (POD_CLAIM_NAME,)
 _VOLUME_ANNOTATIONS: Final = (BIND_COMPLETED, SELECTED_NODE, BETA_CLASS)
 
 _MADE: Final = EphemeralSource()
@@ -151,8 +153,8 @@ class ClaimReader:
     """ResourceClaims, of which equal specs are one object.
 
     Args:
-        driver_name: what other drivers are told in an allocation, and what drivers say of devices, is not
-            kept; None: everything is.
+        driver_name: what other drivers are told in an allocation, what drivers say of devices, and
+            annotations of others are not kept; None: everything is.
     """
 
     def __init__(self, driver_name: str | None = None) -> None:
@@ -166,11 +168,13 @@ class ClaimReader:
             claim = self._decoder.decode(raw)
         except msgspec.MsgspecError as error:
             return read_holdings(raw, error)
-        status = claim.status
+        metadata, status = claim.metadata, claim.status
         if self._driver_name is not None:
             allocation = _without_others(status.allocation, self._driver_name)
             status = msgspec.structs.replace(status, allocation=allocation, devices=[])
-        return msgspec.structs.replace(claim, spec=self._specs.of(claim.spec), status=status)
+            annotations = _kept(metadata, _CLAIM_ANNOTATIONS)
+            metadata = msgspec.structs.replace(metadata, annotations=annotations)
+        return ResourceClaim(metadata=metadata, spec=self._specs.of(claim.spec), status=status)
 
 
 class VolumeClaimReader:
@@ -246,8 +250,13 @@ def _verdict(pod: Pod) -> list[dict[str, Any]]:
 
 def _with_annotations(metadata: ObjectMeta, labels: dict[str, str]) -> ObjectMeta:
     """Without what says nothing of where a volume is."""
-    kept = {name: metadata.annotations[name] for name in _VOLUME_ANNOTATIONS if name in metadata.annotations}
-    return msgspec.structs.replace(metadata, annotations=kept, labels=labels, finalizers=[])
+    annotations = _kept(metadata, _VOLUME_ANNOTATIONS)
+    return msgspec.structs.replace(metadata, annotations=annotations, labels=labels, finalizers=[])
+
+
+def _kept(metadata: ObjectMeta, names: Iterable[str]) -> dict[str, str]:
+    """Those annotations that are read."""
+    return {name: metadata.annotations[name] for name in names if name in metadata.annotations}
 
 
 def _slim(metadata: ObjectMeta) -> ObjectMeta:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from controller.reading import (
 )
 from driver.kube.core import PodSpec, PodStatus
 from driver.kube.objects import ResourceSlice
-from driver.names import DRIVER_NAME
+from driver.names import DRIVER_NAME, POD_CLAIM_NAME
 from tests.unit.controller.things import a_claim, a_node, a_pod, slices_of
 from tests.unit.kube.hostile import a_claim_with
 
@@ -107,6 +108,24 @@ def test_what_other_drivers_are_told_and_what_drivers_say_of_devices_is_not_kept
     ours = ClaimReader("other.io")(msgspec.Raw(text)).status.allocation
     assert ours is not None
     assert len(ours.devices.config) == 1
+
+
+def test_of_a_claims_annotations_only_the_one_that_is_read_is_kept() -> None:
+    document = json.loads(msgspec.json.encode(a_claim("c")))
+    mine = {POD_CLAIM_NAME: "gpus"}
+    document["metadata"]["annotations"] = {**mine, "example.com/long": "x" * 1_000}
+    assert ClaimReader(DRIVER_NAME)(raw(document)).metadata.annotations == mine
+    assert len(ClaimReader()(raw(document)).metadata.annotations) == 2
+
+
+def test_of_what_a_watch_event_says_a_claim_keeps_no_more_than_its_fields() -> None:
+    """Opaque parameters are bytes of the event, and would keep all of it in memory."""
+    text = a_claim_with(b'{"long":"text"}')
+    event = text[:-1] + b',"managedFields":"' + b"x" * 100_000 + b'"}'
+    before = sys.getrefcount(event)
+    claim = ClaimReader(DRIVER_NAME)(msgspec.Raw(event))
+    assert claim.spec.devices.config
+    assert sys.getrefcount(event) == before
 
 
 def test_a_nodes_heartbeats_are_not_kept() -> None:
