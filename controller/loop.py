@@ -6,15 +6,15 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from queue import Empty
 
 from controller.actions import Action, Allocate, Outcome, Tell
 from controller.allocator.cel import CelCache
 from controller.allocator.cel_beside import BesideProcess
 from controller.binder import Binder
 from controller.health import FAILING_AFTER_SECONDS, why_dead, why_unready
+from controller.inbox import Inbox, taken
 from controller.leader import LeaderElection
 from controller.metrics import Metrics
 from controller.networks import Network
@@ -22,16 +22,13 @@ from controller.placement import Placer
 from controller.settings import Settings
 from controller.state import ClusterState
 from controller.status_server import StatusServer, health
-from controller.view import ClusterView, Inbox, Message
+from controller.view import ClusterView
 from driver.kube.client import KubeClient
 from driver.kube.events import EventRecorder, ObjectReference
 
 log = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 1.0
-_MESSAGES_AT_ONCE = 1000
-_MESSAGES_SECONDS = 0.02
-"""For so long changes are taken in before there is a decision again."""
 
 
 class Controller:
@@ -41,8 +38,15 @@ class Controller:
         status_port: where it answers over HTTP; 0 before it runs.
     """
 
-    def __init__(self, client: KubeClient, settings: Settings, identity: str) -> None:
-        """`identity` names this process among its like, for the Lease and the Events."""
+    def __init__(
+        self,
+        client: KubeClient,
+        settings: Settings,
+        identity: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`identity` names this process among its like, for the Lease and the Events; `clock`: seconds."""
+        self._clock = clock
         self._settings = settings
         self._stopping = threading.Event()
         self._inbox: Inbox = Inbox()
@@ -53,7 +57,7 @@ class Controller:
         self._beside = BesideProcess()
         self._placer = Placer(self._state, settings.placement, CelCache(self._beside))
         self._leader = LeaderElection(
-            client, settings.namespace, settings.lease_name, identity, settings.lease, clock=time.monotonic
+            client, settings.namespace, settings.lease_name, identity, settings.lease, clock=clock
         )
         self._binder = Binder(
             client, self.may_write, self._post_outcome, timed=self._time_write, writers=settings.writers
@@ -74,7 +78,7 @@ class Controller:
             },
         )
         self.status_port = 0
-        self._beat = time.monotonic()
+        self._beat = self._clock()
         self._election = threading.Thread(target=self._elect, name="leader", daemon=True)
         self._synced = False
         self._term = 0
@@ -96,7 +100,7 @@ class Controller:
         self._view.start()
         try:
             while not self._view.wait_synced(_IDLE_SECONDS):
-                self._beat = time.monotonic()
+                self._beat = self._clock()
                 if self._stopping.is_set():
                     return
             self._synced = True
@@ -127,16 +131,16 @@ class Controller:
         return not self._settings.leader_elect or self._leader.may_write()
 
     def _turn(self) -> None:
-        self._beat = started = time.monotonic()
+        self._beat = started = self._clock()
         leading = self.may_write() and self._informed_term == self._term
         due = self._placer.next_due() if leading else None
         wait = _IDLE_SECONDS if due is None else min(max(due - started, 0.0), _IDLE_SECONDS)
-        for message in self._take(wait):
+        for message in taken(self._inbox, wait, self._clock):
             try:
-                message(time.monotonic())
+                message(self._clock())
             except Exception:
                 log.exception("taking in a change")
-        now = time.monotonic()
+        now = self._clock()
         for part in (self._placer.absorb, self._decide) if leading else (self._placer.absorb,):
             try:
                 actions = part(now)
@@ -149,27 +153,15 @@ class Controller:
     def _decide(self, now: float) -> list[Action]:
         counts = self._placer.counts
         refusals = counts["refusals"]
-        started = time.monotonic()
+        started = self._clock()
         actions = self._placer.step(now)
-        ended = time.monotonic()
+        ended = self._clock()
         self._placer.took(ended - started, ended)
         placed = any(isinstance(action, Allocate) for action in actions)
         if placed or counts["refusals"] > refusals:
             outcome = "allocated" if placed else "refused"
             self._metrics.decision_seconds.labels(outcome).observe(ended - now)
         return actions
-
-    def _take(self, wait_seconds: float) -> Iterator[Message]:
-        """What is in the inbox, as much of it as can be taken in soon; waits for the first."""
-        try:
-            yield self._inbox.get(timeout=wait_seconds) if wait_seconds else self._inbox.get_nowait()
-            until = time.monotonic() + _MESSAGES_SECONDS
-            for _ in range(_MESSAGES_AT_ONCE - 1):
-                if time.monotonic() > until:
-                    return
-                yield self._inbox.get_nowait()
-        except Empty:
-            pass
 
     def _perform(self, actions: Iterable[Action]) -> None:
         for action in actions:
@@ -225,7 +217,7 @@ class Controller:
         runs = self._election.is_alive() or not self._settings.leader_elect or self._stopping.is_set()
         if self._election.ident is not None and not runs:
             ended.append(self._election.name)
-        return why_dead(time.monotonic() - self._beat, ended)
+        return why_dead(self._clock() - self._beat, ended)
 
     def _why_unready(self) -> str:
         if problem := self._why_dead() or why_unready(self._view.not_listed, self._view.failing):

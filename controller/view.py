@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
 import msgspec
 
+from controller.inbox import Inbox, Message
 from controller.reading import (
     ClaimReader,
     NodeReader,
@@ -35,11 +35,6 @@ from driver.kube.watch import Change, HasMetadata, Informer
 log = logging.getLogger(__name__)
 
 _NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
-
-Message = Callable[[float], None]
-"""Applied by the inbox's owner, with the monotonic time in seconds."""
-
-Inbox = SimpleQueue[Message]
 
 T = TypeVar("T", bound=HasMetadata)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from http.client import HTTPConnection
 from threading import Event, Thread
@@ -22,23 +23,28 @@ from tests.unit.kube.server import serve
 
 @pytest.fixture
 def controller() -> Iterator[Controller]:
+    with a_controller() as made:
+        yield made
+
+
+@contextmanager
+def a_controller(**more: Any) -> Iterator[Controller]:
     """Against an API server that knows no claims."""
     with serve() as (_, client):
-        made = Controller(
-            client,
-            Settings(PlacementSettings(), "ns", LeaseTimes(), leader_elect=False),
-            "me",
-        )
+        settings = Settings(PlacementSettings(), "ns", LeaseTimes(), leader_elect=False)
+        made = Controller(client, settings, "me", **more)
         state = made._state
         for device_class in CLASSES:
             state.apply_class(None, device_class)
         state.apply_node(None, a_node("n0"))
         for published in slices_of("n0"):
             state.apply_slice(None, published)
-        yield made
-        made.stop()
-        made._binder.stop()
-        made._events.stop()
+        try:
+            yield made
+        finally:
+            made.stop()
+            made._binder.stop()
+            made._events.stop()
 
 
 def wish(state: ClusterState, name: str, **spec: Any) -> None:
@@ -58,6 +64,24 @@ def test_a_change_that_cannot_be_taken_in_is_logged_and_those_behind_it_are(
     controller._turn()
     assert [r.message for r in caplog.records if r.levelno == logging.ERROR] == ["taking in a change"]
     assert set(controller._state.assumed) == {"uid-p-claim"}
+
+
+def test_a_flood_of_changes_waits_while_there_is_a_decision() -> None:
+    clock = [0.0]
+    with a_controller(clock=lambda: clock[0]) as controller:
+        controller._inbox.put(lambda now: wish(controller._state, "p"))
+        taken: list[str] = []
+
+        def slow(now: float) -> None:
+            clock[0] += 0.015
+            taken.append("slow")
+
+        for _ in range(100):
+            controller._inbox.put(slow)
+        controller._turn()
+        assert set(controller._state.assumed) == {"uid-p-claim"}
+        assert len(taken) == 2
+        assert controller._inbox.qsize() == 98
 
 
 def test_a_controller_that_has_listed_nothing_is_alive_and_not_ready(controller: Controller) -> None:
