@@ -7,9 +7,9 @@ is to be placed. Pure: `clock` (seconds) only measures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
@@ -28,6 +28,16 @@ from controller.gangs.book import GangBook
 from controller.gangs.joint import Joint
 from controller.gangs.membership import GangId
 from controller.gangs.turns import GangTurns
+from controller.planned_objects import (
+    claim_of,
+    entry_names,
+    key_of,
+    named,
+    pod_for,
+    refuse_duplicates,
+    with_room,
+    with_uid,
+)
 from controller.quest import Quest
 from controller.reserved import with_consumer
 from controller.scheduler_mode import nodes_left
@@ -38,21 +48,16 @@ from controller.strays import is_stray
 from controller.unheeded import unattached, unheeded
 from controller.validation.documents import KubeObject
 from controller.wish import NoWish, Wish, Wishes
-from driver.errors import InvalidObjectError, TandemError
+from driver.errors import TandemError
 from driver.kube.fabric import FabricNetwork, Namespace
 from driver.kube.objects import (
     AllocationResult,
     DeviceClass,
     DeviceSelector,
     Node,
-    NodeStatus,
     ObjectMeta,
-    OwnerReference,
     Pod,
-    PodResourceClaim,
     PodResourceClaimStatus,
-    PodSpec,
-    PodStatus,
     ResourceClaim,
     ResourceClaimSpec,
     ResourceClaimTemplate,
@@ -61,12 +66,7 @@ from driver.kube.objects import (
 from driver.kube.storage import StorageObject
 from driver.placement import PlacedPair
 
-_ROOM: Final = {"cpu": "1M", "memory": "1Ei", "ephemeral-storage": "1Ei", "pods": "1M"}
-"""Of a node that says nothing about its size."""
 _ENDED: Final = ("Succeeded", "Failed")
-
-
-_O = TypeVar("_O", Pod, ResourceClaim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +160,8 @@ class _Planner:
         self._clock = clock
         self._seconds = 0.0
         self._state = ClusterState(settings.driver_name, managed_only=False)
-        objects = _named(objects)
-        _refuse_duplicates(objects)
+        objects = named(objects)
+        refuse_duplicates(objects)
         # Files may say nothing of volumes at all.
         self._state.volumes.known = any(isinstance(item, StorageObject) for item in objects)
         self._load_nodes(objects)
@@ -175,7 +175,7 @@ class _Planner:
             elif isinstance(item, StorageObject):
                 self._state.apply_storage(None, item)
             elif isinstance(item, ResourceClaim):
-                self._state.apply_claim(None, _with_uid(item), 0.0)
+                self._state.apply_claim(None, with_uid(item), 0.0)
         self._entries = sorted(self._load_pods(objects), key=lambda entry: entry.order)
         self._wishes = Wishes(self._state, None)
         self._chooser = Chooser(self._state, settings, cel)
@@ -201,7 +201,7 @@ class _Planner:
             names |= {d.node_name for s in slices for d in s.spec.devices if d.node_name}
             nodes = [Node(metadata=ObjectMeta(name=name)) for name in sorted(names)]
         for node in nodes:
-            self._state.apply_node(None, _with_room(node))
+            self._state.apply_node(None, with_room(node))
         for item in slices:
             self._state.apply_slice(None, item)
         # To kube-scheduler a pool with counters that must not be used is in the way of `All` on every node.
@@ -212,24 +212,24 @@ class _Planner:
         self._state.show_everywhere((one.pool.driver, one.pool.name) for one in bad)
 
     def _load_pods(self, objects: Sequence[KubeObject]) -> Iterator[_Entry]:
-        templates = {_key(item): item for item in objects if isinstance(item, ResourceClaimTemplate)}
+        templates = {key_of(item): item for item in objects if isinstance(item, ResourceClaimTemplate)}
         named: set[Key] = set()
         for number, item in enumerate(objects):
             if isinstance(item, Pod):
-                pod, missing = self._with_claims(_with_uid(item), templates)
+                pod, missing = self._with_claims(with_uid(item), templates)
                 named |= {key for key, _ in claim_keys(pod) if key}
                 if pod.status.phase in _ENDED:
                     continue
                 self._state.apply_pod(None, pod)
                 for made in volumes.to_be_made(pod):
-                    if _key(made) not in self._state.volumes.claims:
+                    if key_of(made) not in self._state.volumes.claims:
                         self._state.apply_storage(None, made)
                 if pod.spec.resource_claims and not pod.metadata.deletion_timestamp:
                     yield _Entry(pod, None, missing, number)
         for number, item in enumerate(objects):
-            if isinstance(item, ResourceClaim) and _key(item) not in named and not item.status.allocation:
-                claim = _with_uid(item)
-                yield _Entry(_pod_for(claim), claim, "", number)
+            if isinstance(item, ResourceClaim) and key_of(item) not in named and not item.status.allocation:
+                claim = with_uid(item)
+                yield _Entry(pod_for(claim), claim, "", number)
 
     def _with_claims(self, pod: Pod, templates: dict[Key, ResourceClaimTemplate]) -> tuple[Pod, str]:
         """Make the claims that kube-controller-manager would make, and say what is missing for it."""
@@ -248,7 +248,7 @@ class _Planner:
                 continue
             while (namespace, name) in self._state.claims:
                 name += "-x"
-            self._state.apply_claim(None, _claim_of(template, name, pod), 0.0)
+            self._state.apply_claim(None, claim_of(template, name, pod), 0.0)
             known[entry.name] = PodResourceClaimStatus(name=entry.name, resource_claim_name=name)
         replace = msgspec.structs.replace
         status_with = replace(pod.status, resource_claim_statuses=list(known.values()))
@@ -285,7 +285,7 @@ class _Planner:
             return self._planned(entry, None, wish.reason)
         if not wish.wanted and pod.spec.node_name:
             return self._planned(entry, pod.spec.node_name, None, settled=True)
-        if self._book.has(_key(pod)) and (wish.wanted or self._book.gang_of(_key(pod)) in self._refused):
+        if self._book.has(key_of(pod)) and (wish.wanted or self._book.gang_of(key_of(pod)) in self._refused):
             return self._place_member(entry)
         sharers = self._wishes.sharers(wish) if entry.own_claim is None else []
         start = self._clock()
@@ -308,7 +308,7 @@ class _Planner:
 
     def _place_member(self, entry: _Entry) -> PlannedPod:
         """Of a gang: whoever is first has all of them placed."""
-        key = _key(entry.pod)
+        key = key_of(entry.pod)
         gang = self._book.gang_of(key)
         if gang is None:
             return self._planned(entry, None, self._book.alone(key))
@@ -337,7 +337,7 @@ class _Planner:
                     self._reserve(one.wish.pod)
             except TandemError as error:
                 for claim in before:
-                    self._state.apply_claim(self._state.claims[_key(claim)], claim, 0.0)
+                    self._state.apply_claim(self._state.claims[key_of(claim)], claim, 0.0)
                 return str(error)
 
     def _write(self, wish: Wish, allocation: Allocation, *, own: bool) -> None:
@@ -366,7 +366,7 @@ class _Planner:
         pod = entry.pod
         claims = [
             self._claim(*key) if key else PlannedClaim(pod.metadata.namespace, f"{pod.metadata.name}-{name}")
-            for (key, _), name in zip(claim_keys(pod), _entry_names(pod), strict=True)
+            for (key, _), name in zip(claim_keys(pod), entry_names(pod), strict=True)
         ]
         name = pod.metadata.name if entry.own_claim is None else None
         return PlannedPod(pod.metadata.namespace, name, node, reason, tuple(claims), settled)
@@ -382,28 +382,6 @@ class _Planner:
         return PlannedClaim(namespace, name, allocation, pairs, notes)
 
 
-def _named(objects: Iterable[KubeObject]) -> list[KubeObject]:
-    """A name for each that has only a generateName."""
-    replace = msgspec.structs.replace
-    return [
-        item
-        if item.metadata.name
-        else replace(item, metadata=replace(item.metadata, name=f"{item.metadata.generate_name}{number:05d}"))
-        for number, item in enumerate(objects)
-    ]
-
-
-def _refuse_duplicates(objects: Iterable[KubeObject]) -> None:
-    seen: set[tuple[str, str, str]] = set()
-    for item in objects:
-        key = (type(item).__name__, *_key(item))
-        if key in seen:
-            subject = f"{key[0]} {'/'.join(filter(None, key[1:]))}"
-            message = f'metadata.name is "{key[2]}"; right is a name that is not taken'
-            raise InvalidObjectError(message, object=subject, field="metadata.name", value=key[2])
-        seen.add(key)
-
-
 def _selectors(spec: ResourceClaimSpec) -> Iterator[DeviceSelector]:
     for request in spec.devices.requests or []:
         for wanted in [request.exactly] if request.exactly else request.first_available:
@@ -413,56 +391,3 @@ def _selectors(spec: ResourceClaimSpec) -> Iterator[DeviceSelector]:
 def _attributes(spec: ResourceClaimSpec) -> Iterator[str]:
     for constraint in spec.devices.constraints:
         yield from filter(None, (constraint.match_attribute, constraint.distinct_attribute))
-
-
-def _entry_names(pod: Pod) -> Iterator[str]:
-    """The pod's names for the claims that `claim_keys` gives."""
-    needless = {s.name for s in pod.status.resource_claim_statuses if s.resource_claim_name is None}
-    for entry in pod.spec.resource_claims:
-        if entry.resource_claim_name or entry.name not in needless:
-            yield entry.name
-
-
-def _with_room(node: Node) -> Node:
-    """A node written by hand may leave its size out."""
-    amounts = node.status.allocatable
-    allocatable = {"pods": "110", **amounts} if amounts else _ROOM
-    return msgspec.structs.replace(node, status=NodeStatus(allocatable=allocatable))
-
-
-def _with_uid(item: _O) -> _O:
-    meta = item.metadata
-    if meta.uid:
-        return item
-    uid = f"{type(item).__name__}/{meta.namespace}/{meta.name}"
-    return msgspec.structs.replace(item, metadata=msgspec.structs.replace(meta, uid=uid))
-
-
-def _claim_of(template: ResourceClaimTemplate, name: str, pod: Pod) -> ResourceClaim:
-    namespace = pod.metadata.namespace
-    owner = OwnerReference(
-        api_version="v1", kind="Pod", name=pod.metadata.name, uid=pod.metadata.uid, controller=True
-    )
-    metadata = ObjectMeta(
-        name=name,
-        namespace=namespace,
-        uid=f"ResourceClaim/{namespace}/{name}",
-        labels=template.spec.metadata.labels,
-        annotations=template.spec.metadata.annotations,
-        owner_references=[owner],
-    )
-    return ResourceClaim(metadata=metadata, spec=template.spec.spec)
-
-
-def _pod_for(claim: ResourceClaim) -> Pod:
-    """A pod for a claim that has none: it wants nothing else."""
-    name = claim.metadata.name
-    return Pod(
-        metadata=ObjectMeta(name=name, namespace=claim.metadata.namespace, uid=f"for/{claim.metadata.uid}"),
-        spec=PodSpec(resource_claims=[PodResourceClaim(name="claim", resource_claim_name=name)]),
-        status=PodStatus(),
-    )
-
-
-def _key(item: KubeObject) -> Key:
-    return item.metadata.namespace, item.metadata.name
