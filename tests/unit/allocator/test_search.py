@@ -19,7 +19,8 @@ from controller.allocator.verdict import Allocation, Refusal
 from driver.kube.objects import Device, DeviceAttribute, ResourceClaim
 from driver.names import DRIVER_NAME
 from tests.unit.allocator import world
-from tests.unit.allocator.checker import Case, best, broken, choices, first, goodness, violations
+from tests.unit.allocator.checker import Case, broken, choices, first
+from tests.unit.allocator.pair_checker import best, goodness, violations
 
 CEL = CelCache()
 CLASSES = world.classes()

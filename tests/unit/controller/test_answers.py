@@ -30,7 +30,8 @@ from driver.kube.objects import (
 )
 from driver.names import DRIVER_NAME
 from tests.unit.allocator import world
-from tests.unit.allocator.checker import Case, violations
+from tests.unit.allocator.checker import Case
+from tests.unit.allocator.pair_checker import violations
 from tests.unit.controller.things import a_node, a_pod
 
 CEL = CelCache()
