@@ -8,7 +8,9 @@ asked.
 
 The allocation is a JSON patch: a merge patch drops nulls at any depth of what it adds, which are a user's in
 opaque parameters, and the API server (1.36) looks for them level by level, in time that grows as the square
-of the depth: seconds for one claim.
+of the depth: seconds for one claim. A JSON patch keeps bytes, so opaque parameters are sent as they would
+come out of a later server-side apply (`driver.kube.canonical_json`): else the plugin's own, of
+`status.devices`, would be taken for a change of the allocation.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from controller.actions import (
 )
 from driver.errors import KubeConflictError, KubeError, KubeRefusedError, KubeUnavailableError
 from driver.kube import paths
+from driver.kube.canonical_json import canonical
 from driver.kube.client import KubeClient
 from driver.kube.objects import AllocationResult, ResourceClaim
 from driver.names import CLAIM_FINALIZER
@@ -207,7 +210,7 @@ class Binder:
         body = [
             {"op": "replace", "path": "/metadata/uid", "value": claim.metadata.uid},
             {"op": "replace", "path": "/metadata/resourceVersion", "value": claim.metadata.resource_version},
-            {"op": "add", "path": "/status/allocation", "value": allocation},
+            {"op": "add", "path": "/status/allocation", "value": _as_it_stays(allocation)},
         ]
         path = paths.claim_status(claim.metadata.namespace, claim.metadata.name)
         return self._client.patch(path, body, ResourceClaim, kind="json")
@@ -249,3 +252,15 @@ def _same(found: AllocationResult, meant: AllocationResult) -> bool:
 
 def _name(claim: ResourceClaim) -> str:
     return f"{claim.metadata.namespace}/{claim.metadata.name}"
+
+
+def _as_it_stays(allocation: AllocationResult) -> AllocationResult:
+    """The allocation with opaque parameters that no later write of somebody else changes."""
+    replace = msgspec.structs.replace
+    configs = []
+    for config in allocation.devices.config:
+        if config.opaque is not None:
+            parameters = msgspec.Raw(canonical(bytes(config.opaque.parameters)))
+            config = replace(config, opaque=replace(config.opaque, parameters=parameters))
+        configs.append(config)
+    return replace(allocation, devices=replace(allocation.devices, config=configs))

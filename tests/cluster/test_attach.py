@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster.tandem import Tandem
 from tests.cluster.tenant import Tenant, claim, pod, rail, template
-from tests.controlplane import wait_for
+from tests.controlplane import Cluster, wait_for
 
 pytestmark = pytest.mark.usefixtures("tandem")
 
@@ -67,8 +67,18 @@ def test_pods_on_two_nodes_talk_over_their_rail_and_the_default_network(tenant: 
     assert not tenant.ping("a", address["c"], "net1")  # another rail is another wire
 
 
-def test_what_the_claim_says_of_its_devices_is_what_the_pod_has(tenant: Tenant) -> None:
-    tenant.apply(template("pair"), pod("p", template="pair"))
+def test_what_the_claim_says_of_its_devices_is_what_the_pod_has(cluster: Cluster, tenant: Tenant) -> None:
+    """Whatever a user wrote for another driver, in whatever form: it is part of the allocation, which must
+    not seem to change when the plugin writes beside it.
+    """
+    made = template("pair")
+    others = {"z": None, "a": "<&>", "n": 1.0, "b": [{"y": 1, "x": 2.5}]}
+    made["spec"]["spec"]["devices"]["config"].append(
+        {"opaque": {"driver": "other.example.com", "parameters": others}}
+    )
+    path = f"/apis/resource.k8s.io/v1/namespaces/{tenant.namespace}/resourceclaimtemplates"
+    cluster.api.post(path, made)  # kubectl would sort it
+    tenant.apply(pod("p", template="pair"))
     tenant.wait_running("p")
     mac = tenant.shell("p", "cat /sys/class/net/net1/address").strip()
     (nic,) = [each["device"] for each in tenant.placement("p")["interfaces"]]

@@ -216,9 +216,8 @@ def test_a_write_that_the_api_server_answers_with_errors_of_its_own_holds_no_wri
     assert setting.api.requests.count("status") == 4
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_parameters_are_sent_byte_for_byte_with_their_nulls(name: str, setting: Setting) -> None:
-    parameters = HOSTILE[name][:-1] + b',"nothing":null}'
+def sent(setting: Setting, parameters: bytes) -> bytes:
+    """The allocation that is sent for a claim with these parameters."""
     opaque = OpaqueConfig(driver="other.io", parameters=msgspec.Raw(parameters))
     config = [DeviceAllocationConfig(source="FromClaim", opaque=opaque)]
     allocation = AllocationResult(devices=DeviceAllocationResult(config=config))
@@ -226,7 +225,18 @@ def test_parameters_are_sent_byte_for_byte_with_their_nulls(name: str, setting: 
     setting.binder.allocate(Write(setting.seen, allocation))
     kind, body = setting.api.sent[-1]
     assert kind == "json"
-    assert parameters in body
+    return bytes(body)
+
+
+def test_parameters_are_sent_as_a_later_apply_would_leave_them(setting: Setting) -> None:
+    body = sent(setting, b'{"b": null, "a": {"d": 1.0, "c": "<"}}')
+    assert b'{"a":{"c":"\\u003c","d":1},"b":null}' in body
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_parameters_that_cannot_be_decoded_are_sent_byte_for_byte(name: str, setting: Setting) -> None:
+    parameters = HOSTILE[name][:-1] + b',"nothing":null}'
+    assert parameters in sent(setting, parameters)
 
 
 def test_a_claim_that_was_made_anew_under_its_name_is_left_alone(setting: Setting) -> None:
