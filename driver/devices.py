@@ -28,6 +28,13 @@ def pci_address(text: str) -> str:
     return f"{int(domain, 16):04x}:{rest}"
 
 
+def pci_following(address: str, distance: int) -> str:
+    """PCI address `distance` routing IDs after `address` (SR-IOV's First VF Offset and VF Stride)."""
+    domain, bus, device, function = pci_order(address)
+    routing_id = (bus << 8 | device << 3 | function) + distance
+    return f"{domain:04x}:{routing_id >> 8:02x}:{routing_id >> 3 & 0x1F:02x}.{routing_id & 7}"
+
+
 def pci_order(address: str) -> tuple[int, int, int, int]:
     """Sort key of a normalised PCI address: domain, bus, device, function as numbers."""
     domain, bus, rest = address.split(":")

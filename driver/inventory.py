@@ -120,7 +120,7 @@ class HostProbe:
         self._slots = Slots(
             gpus={**self._slots.gpus, **{f.address: f.place for f in functions.values() if f.is_gpu}},
             nics={**self._slots.nics, **{f.address: f.place for f in _pfs(functions)}},
-            vfs={**self._slots.vfs, **{vf: f.address for f in _pfs(functions) for _, vf in f.virtfns}},
+            vfs={**self._slots.vfs, **_pf_of_vfs(functions)},
         )
         inventory = assemble(
             machine=product or "",
@@ -239,6 +239,12 @@ def _gpu(gpu: Gpu, function: PciFunction, rail: int | None) -> Gpu:
 
 def _pfs(functions: Mapping[str, PciFunction]) -> list[PciFunction]:
     return [f for f in functions.values() if f.is_nic and f.physfn is None]
+
+
+def _pf_of_vfs(functions: Mapping[str, PciFunction]) -> dict[str, str]:
+    """PF by the address of each VF that there is or can be; no other function's address is among them."""
+    found = ((vf, pf.address) for pf in _pfs(functions) for vf in pf.vf_addresses)
+    return {vf: pf for vf, pf in found if vf not in functions or functions[vf].physfn is not None}
 
 
 def _usable_vfs(pf: PciFunction, functions: Mapping[str, PciFunction]) -> list[tuple[int, PciFunction]]:

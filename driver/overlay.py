@@ -75,7 +75,7 @@ class Overlay:
 @dataclass(frozen=True, slots=True)
 class Slots:
     """Places by PCI address of all GPUs and NICs that are, or once were, on the bus, published or not; `vfs`
-    are the NICs' VFs, with the PF of each.
+    are the NICs' VFs, made or not, with the PF of each.
     """
 
     gpus: Mapping[str, Place] = field(default_factory=dict)

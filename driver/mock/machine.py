@@ -17,7 +17,7 @@ import msgspec
 import yaml
 
 from driver import overlay as overlays
-from driver.devices import Gpu, Inventory, Nic, Place, RdmaDevice, pci_address, pci_order
+from driver.devices import Gpu, Inventory, Nic, Place, RdmaDevice, pci_address, pci_following, pci_order
 from driver.errors import ConfigError
 from driver.mock.mig_products import Cut, cuts
 from driver.overlay import Overlay
@@ -206,7 +206,9 @@ class Machine(_Data, frozen=True):
         prefix = nic.rdma.rstrip("0123456789")
         found = []
         for index in range(nic.vfs):
-            address = _following(nic.pci_address, self.nic_model.vf_offset + index * self.nic_model.vf_stride)
+            address = pci_following(
+                nic.pci_address, self.nic_model.vf_offset + index * self.nic_model.vf_stride
+            )
             found.append(
                 VfFunction(
                     pci_address=address,
@@ -329,10 +331,3 @@ def _check_path(path: str, where: str) -> None:
             raise ConfigError(str(error), path=where) from error
         if normal != part:
             raise ConfigError(f"says {part}; write {normal}", path=where)
-
-
-def _following(address: str, distance: int) -> str:
-    """PCI address `distance` routing IDs after `address` (SR-IOV's First VF Offset and VF Stride)."""
-    domain, bus, device, function = pci_order(address)
-    routing_id = (bus << 8 | device << 3 | function) + distance
-    return f"{domain:04x}:{routing_id >> 8:02x}:{routing_id >> 3 & 0x1F:02x}.{routing_id & 7}"

@@ -106,6 +106,8 @@ def _nic(machine: Machine, nic: NicFunction) -> Iterator[Entry]:
     if model.total_vfs:
         yield Entry(f"{device}/sriov_totalvfs", str(model.total_vfs))
         yield Entry(f"{device}/sriov_numvfs", str(nic.vfs))
+        yield Entry(f"{device}/sriov_offset", str(model.vf_offset))
+        yield Entry(f"{device}/sriov_stride", str(model.vf_stride))
     if nic.interface:
         net = f"{device}/net/{nic.interface}"
         yield Entry(f"{net}/speed", str(model.rate_gbit_per_second * 1000))

@@ -11,11 +11,12 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from driver.devices import PcieLink, Place, pci_address, pci_order
+from driver.devices import PcieLink, Place, pci_address, pci_following, pci_order
 from driver.probes.sysfs import SysfsReader
 from driver.topology import place
 
 _ROOT_COMPLEX = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
+_MOST_VFS = 1 << 10
 _VIRTFN = re.compile(r"virtfn(\d+)")
 
 _SPEED = re.compile(r"([0-9]{1,4}(?:\.[0-9])?) GT/s(?: PCIe)?")
@@ -42,6 +43,8 @@ class PciFunction:
     physfn: str | None = None
     virtfns: tuple[tuple[int, str], ...] = ()
     sriov_total_vfs: int = 0
+    sriov_offset: int = 0
+    sriov_stride: int = 0
     sriov_num_vfs: int = 0
     pcie: PcieLink = field(default_factory=PcieLink)
 
@@ -54,6 +57,15 @@ class PciFunction:
     def is_nic(self) -> bool:
         """A network function, physical or virtual."""
         return self.class_code in _NETWORK_CLASSES
+
+    @property
+    def vf_addresses(self) -> frozenset[str]:
+        """PCI addresses of its VFs, made or not: by sriov_offset and sriov_stride, where sysfs has them."""
+        found = {address for _, address in self.virtfns}
+        if self.sriov_offset > 0:
+            numbers = range(min(self.sriov_total_vfs, _MOST_VFS))
+            found |= {pci_following(self.address, self.sriov_offset + n * self.sriov_stride) for n in numbers}
+        return frozenset(found)
 
     @property
     def is_infiniband(self) -> bool:
@@ -117,6 +129,8 @@ class PciProbe:
             iommu_group=int(iommu_group) if iommu_group is not None and iommu_group.isdecimal() else None,
             physfn=reader.pci_link(link / "physfn"),
             sriov_total_vfs=reader.integer(link / "sriov_totalvfs", optional=True) or 0,
+            sriov_offset=reader.integer(link / "sriov_offset", optional=True) or 0,
+            sriov_stride=reader.integer(link / "sriov_stride", optional=True) or 0,
         )
         if function.physfn is None:  # a VF's link is its PF's
             function = replace(

@@ -10,6 +10,7 @@ from driver.inventory import HostProbe
 from driver.mock import sysfs
 from driver.mock.machine import Machine
 from driver.mock.nvml import FakeNvml
+from driver.overlay_files import parse as parse_overlay
 
 VF = "0000:18:00.1"
 
@@ -52,6 +53,26 @@ def test_a_dgx_h100_is_eight_pairs_of_gpu_and_nic_with_eight_vfs_each(
 @pytest.mark.usefixtures("nvml")
 def test_two_reads_of_an_unchanged_machine_are_equal(dgx_sysfs: Path, netdevs: Netdevs) -> None:
     assert read(dgx_sysfs, netdevs) == read(dgx_sysfs, netdevs)
+
+
+@pytest.mark.usefixtures("nvml")
+@pytest.mark.parametrize("made", [True, False])
+def test_an_overlay_may_list_vfs_whether_they_are_made_or_not(
+    sysfs_root: Path, netdevs: Netdevs, made: bool
+) -> None:
+    dump = """<system version="1"><cpu numaid="0"><pci busid="0000:16:00.0" class="0x060400">
+<pci busid="0000:1b:00.0" class="0x030200"><gpu dev="0"/></pci>
+<pci busid="0000:18:00.0" class="0x020000"><nic><net name="mlx5_0"/></nic></pci>
+<pci busid="0000:18:00.1" class="0x020000"><nic><net name="mlx5_12"/></nic></pci></pci></cpu></system>"""
+    if not made:
+        pf = sysfs_root / "bus/pci/devices/0000:18:00.0"
+        for link in pf.resolve().glob("virtfn*"):
+            (sysfs_root / "bus/pci/devices" / link.resolve().name).unlink()
+            link.unlink()
+    bare = read(sysfs_root, netdevs)
+    assert bool(bare.nics[0].vfs) is made
+    overlay = parse_overlay(dump.encode(), source="dump.xml")
+    assert HostProbe(sysfs_root, netdevs=netdevs, overlay=overlay, strict=True).read() == bare
 
 
 @pytest.mark.usefixtures("nvml")
