@@ -155,7 +155,7 @@ class Answers:
             return Refusal(claim="", subject="node", message="the node is gone")
         known: Answer | None = self.of_group(shape, self._state.index.group_of(record.published, standing))
         if known is None:
-            asked = self._asked(shape, record)
+            asked = self.asked(shape, record)
             known = asked.memo.get((shape, standing))
             if known is None:
                 known = self._ask(shape, asked, standing)
@@ -166,7 +166,7 @@ class Answers:
         self, shape: Shape, answer: Allocation, quest: Quest, record: NodeRecord, standing: Standing
     ) -> Allocation:
         """The answer in the terms of one node, for the quest's claims."""
-        asked = self._asked(shape, record)
+        asked = self.asked(shape, record)
         fresh = self._devices(shape, answer, asked, record, standing)
         claims = []
         for claim, share in zip(quest.wanted, answer.claims, strict=True):
@@ -220,8 +220,8 @@ class Answers:
             fresh[device_id] = PoolDevice(DeviceId(*pool, name), device, like.place, content)
         return fresh
 
-    def _asked(self, shape: Shape, record: NodeRecord) -> Published:
-        """What the allocator is asked about: what equal nodes publish, or what this one does."""
+    def asked(self, shape: Shape, record: NodeRecord) -> Published:
+        """What the answers of one node are about: what equal nodes publish, or what this one does."""
         if shape.closeness is Closeness.NODE or record.published is None:
             return self._state.index.own(record)
         return record.published

@@ -94,10 +94,10 @@ class NodeStates:
         """The same, asked whatever it costs."""
         answer = self.answer(shape, state)
         if isinstance(state, Single):
-            published, standing = self._state.nodes[state.node].published, state.standing
+            published, standing = self._answers.asked(shape, self._state.nodes[state.node]), state.standing
         else:
             published, standing = state.published, Standing(state.published.first(state.counts), state.shared)
-        if answer is None or published is None:
+        if answer is None:
             return None
         after = _after(published, standing, answer)
         *ranks, rank_cost, cost, _ = answer.score

@@ -29,6 +29,8 @@ from tests.unit.controller.gangs.troop import (
 from tests.unit.controller.model import CEL, ModelCluster
 from tests.unit.controller.things import a_claim, a_node, a_pod, an_inventory, slices_of
 
+UUID = f'device.attributes["{DRIVER_NAME}"].uuid'
+
 
 def test_nobody_is_placed_before_all_are_there_and_each_is_told_how_many_are_missing() -> None:
     cluster = a_cluster()
@@ -382,3 +384,13 @@ def test_a_gang_gets_off_nodes_that_only_kube_scheduler_knows_to_be_wrong() -> N
         cluster.wait(max(0.0, (cluster.placer.next_due() or 0.0) - cluster.now), step=1000.0)
     assert set(nodes_of(cluster, members("a", 4))) == {"n6", "n7", "n8", "n9"}
     assert len(blamed) == len(set(blamed)), "no node twice"
+
+
+@pytest.mark.parametrize("rails", ["same", "any"])
+def test_members_whose_selectors_look_at_single_devices_are_placed(rails: str) -> None:
+    cluster = a_cluster(3, pairs=4, vfs=2)
+    only = (f'!("uuid" in device.attributes["{DRIVER_NAME}"]) || {UUID} != "GPU-0"',)
+    join(cluster, "a", *members("a", 4), only=only, rails=rails)
+    cluster.run()
+    assert cluster.reasons("a-0") == []
+    assert None not in nodes_of(cluster, members("a", 4))

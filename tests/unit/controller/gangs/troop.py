@@ -26,11 +26,18 @@ def a_cluster(
 
 
 def gang_claim(
-    name: str, uid: str, *, gpus: int = 1, nics: int = 1, require: str = "SYS", **gang: Any
+    name: str,
+    uid: str,
+    *,
+    gpus: int = 1,
+    nics: int = 1,
+    require: str = "SYS",
+    only: tuple[str, ...] = (),
+    **gang: Any,
 ) -> Any:
-    """A claim for pairs that says that its pod is one of a gang."""
+    """A claim for pairs that says that its pod is one of a gang; `only`: selectors of both."""
     requests = [
-        a_request(request, f"{class_name}.tandem-dra.io", count)
+        a_request(request, f"{class_name}.tandem-dra.io", count, *only)
         for request, class_name, count in (("gpu", "gpu", gpus), ("nic", "rdma-vf", nics))
         if count
     ]
