@@ -18,6 +18,9 @@ from driver.devices import Tier
 
 _PASSED: Final = 8
 """So many combinations that a bound rules out count as one step: there can be millions of them."""
+_SENT_A_STEP: Final = 25
+_BOUNDED_A_STEP: Final = 400
+"""So many pairs of kinds a flow is sent through, or a bound looks at, in a tenth of a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ def best_pairs(
                     rest += left.cost + right.cost
                 costs[gpu, nic] = rank_cost(rank, ranks, pairs_in_all) * RANK + rest
     if want_gpus == want_nics:
+        yield len(costs) // _SENT_A_STEP
         return _one_to_one(problem, costs, gpus, nics, floors, used, want_gpus)
     if want_gpus > want_nics:
         return (yield from _uneven(problem, costs, gpus, nics, floors, used, want, steps))
@@ -137,6 +141,7 @@ def _uneven(
     best: Paired | None = None
     most = passed = 0
     for chosen in _choices(order, few, want_few):
+        yield len(many) * len(chosen) // _BOUNDED_A_STEP
         bound = _bound(costs, many, chosen, want_many) if best is not None else None
         if any(chosen.get(kind, 0) < count for kind, count in floors[1].items()) or (
             best is not None and bound is not None and bound >= best.cost
@@ -150,7 +155,7 @@ def _uneven(
             continue
         if not steps.take():
             break
-        yield 1
+        yield 1 + len(many) * len(chosen) // _SENT_A_STEP
         answer = _serve(problem, costs, many, chosen, floors[0], used, (want_many, low, high))
         if isinstance(answer, int):
             most = max(most, answer)
@@ -163,7 +168,7 @@ def _choices(order: list[int], seats: Mapping[int, int], want: int) -> Iterator[
     """All ways to take `want` devices from kinds in `order`, spread wide before deep."""
     if want == 0:
         yield {}
-    elif order:
+    elif sum([seats[kind] for kind in order]) >= want:
         kind, rest = order[0], order[1:]
         counts = range(min(seats[kind], want) + 1)
         for count in sorted(counts, key=lambda c: (c != 1, c)):

@@ -83,6 +83,8 @@ _NOWHERE: Final[tuple[Near | None, ...]] = (None, (frozenset(), None))
 _Found = tuple[list[Chosen], Problem, Solution, tuple[int, ...]]
 _TRIED: Final = 16
 """After so many steps it is asked whether any choice of subrequests can succeed at all."""
+_WEIGHED_A_STEP: Final = 32
+"""So many uses that shared counters or capacities speak of are weighed in a tenth of a millisecond."""
 _PLACES: Final = 8
 """So many places for neighbours are looked at: more NUMA nodes with GPUs no machine has."""
 
@@ -312,6 +314,7 @@ class _Attempt:
         there is one.
         """
         asked = self._builder.build(self._claims, chosen, near=near)
+        yield sum(len(budget.weights) for budget in asked.budgets) // _WEIGHED_A_STEP
         problem = mated(asked, self._claims, chosen, self._node) if mating is not None else None
         if problem is not None and mating is not None:
             paired = yield from solve(problem, mating)

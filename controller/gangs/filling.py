@@ -22,6 +22,7 @@ _FIT_STEPS: Final = 10
 """For each member on the node."""
 _TAKE_STEPS: Final = 5
 _NODES_A_STEP: Final = 8
+_SHAPES_A_STEP: Final = 16
 
 
 class Step(Protocol[S_co]):
@@ -98,6 +99,7 @@ class Filling(Generic[S]):
         self.most = self._nobody
         self._order = [shape for shape, count in enumerate(demand) for _ in range(count)]
         self._taken: dict[str, _Taken[S]] = {}
+        self._may_grow: dict[tuple[Hashable, Members, int], bool] = {}
         self._in_zone: dict[Hashable, Members] = dict.fromkeys(zones, self._nobody)
         self._done: list[tuple[str, _Taken[S] | None, int, int]] = []
         """By member: its node, how that was before, and what the tiers and the rest cost."""
@@ -205,15 +207,27 @@ class Filling(Generic[S]):
         known: dict[tuple[int, S], Step[S] | None],
     ) -> Step[S] | None:
         some = self._lots[lot]
-        if not may_grow(some.seats, _plus(members, shape)):
+        if not self._grows(some.seats, (lot, members, shape)):
             return None
         around = self._in_zone.get(some.zone)
-        if around is not None and not may_grow(self._zones[some.zone], _plus(around, shape)):
+        if around is not None and not self._grows(self._zones[some.zone], (some.zone, around, shape)):
             return None
         if (lot, state) not in known:
             self.steps += _TAKE_STEPS
             known[lot, state] = self._take(shape, state)
         return known[lot, state]
+
+    def _grows(self, seats: Seats, key: tuple[Hashable, Members, int]) -> bool:
+        """May one more member of the shape be at this place, beside the members that are there?"""
+        self.steps += 1
+        if not seats:
+            return True
+        known = self._may_grow.get(key)
+        if known is None:
+            _, members, shape = key
+            self.steps += len(seats) + len(members) // _SHAPES_A_STEP
+            known = self._may_grow[key] = may_grow(seats, _plus(members, shape))
+        return known
 
     def _is_complete(self) -> bool:
         """What there must be at least is there, too."""

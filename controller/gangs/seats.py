@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from controller.gangs.packing import Members
 
+Present = Sequence[tuple[int, int]]
+"""The shapes of which there are members, and how many."""
+
 
 @dataclass(frozen=True, slots=True)
 class Count:
@@ -20,13 +23,13 @@ class Count:
     most: int
     least: int = 0
 
-    def admits(self, members: Members) -> bool:
+    def admits(self, present: Present) -> bool:
         """These may be at the place, and nobody else."""
-        return self.least <= _total(self.weights, members) <= self.most
+        return self.least <= _total(self.weights, present) <= self.most
 
-    def may_grow(self, members: Members) -> bool:
+    def may_grow(self, present: Present) -> bool:
         """These may be at the place, perhaps with more of them."""
-        return _total(self.weights, members) <= self.most
+        return _total(self.weights, present) <= self.most
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +41,17 @@ class Apart:
     bearing: Members
     meant: Members
 
-    def admits(self, members: Members) -> bool:
+    def admits(self, present: Present) -> bool:
         """These may be at the place, and nobody else."""
-        bearing, meant = _total(self.bearing, members), _total(self.meant, members)
+        bearing, meant = _total(self.bearing, present), _total(self.meant, present)
         if not bearing or not meant:
             return True
-        alone = any(n and b and m for n, b, m in zip(members, self.bearing, self.meant, strict=True))
+        alone = any(self.bearing[shape] and self.meant[shape] for shape, _ in present)
         return alone and bearing == meant == 1
 
-    def may_grow(self, members: Members) -> bool:
+    def may_grow(self, present: Present) -> bool:
         """These may be at the place, perhaps with more of them."""
-        return self.admits(members)
+        return self.admits(present)
 
 
 Seats = tuple[Count | Apart, ...]
@@ -57,13 +60,20 @@ Seats = tuple[Count | Apart, ...]
 
 def admit(seats: Seats, members: Members) -> bool:
     """These may be at a place with such seats, and nobody else."""
-    return all(seat.admits(members) for seat in seats)
+    present = _present(members) if seats else ()
+    return all(seat.admits(present) for seat in seats)
 
 
 def may_grow(seats: Seats, members: Members) -> bool:
     """These may be at a place with such seats, perhaps with more of them."""
-    return all(seat.may_grow(members) for seat in seats)
+    present = _present(members) if seats else ()
+    return all(seat.may_grow(present) for seat in seats)
 
 
-def _total(weights: Sequence[int], members: Members) -> int:
-    return sum(weight * count for weight, count in zip(weights, members, strict=True))
+def _present(members: Members) -> Present:
+    """Of many unlike members few are at one place."""
+    return [(shape, count) for shape, count in enumerate(members) if count]
+
+
+def _total(weights: Members, present: Present) -> int:
+    return sum([weights[shape] * count for shape, count in present])

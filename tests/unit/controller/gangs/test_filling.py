@@ -10,8 +10,10 @@ from hypothesis import given, settings
 
 from controller.effort import Interrupted
 from controller.gangs.packing import Members
-from controller.gangs.problem import Found, NotFound, Question, Shape, Tries
+from controller.gangs.problem import Found, Group, NotFound, Question, Shape, Tries
 from controller.gangs.search import search
+from controller.gangs.seats import Apart, Count
+from tests.unit.allocator.test_counted_work import counted
 from tests.unit.controller.gangs.test_search import (
     State,
     World,
@@ -135,3 +137,19 @@ def test_a_search_of_many_rail_sets_is_interrupted_and_comes_to_its_end() -> Non
     assert not answer.gave_up
     assert sum(answer.most) == 3
     assert turns > 1
+
+
+@pytest.mark.parametrize("nodes", [20, 50])
+def test_what_members_mean_to_each_other_counts_as_steps(nodes: int) -> None:
+    """A gang of unlike members, each on a node of its own, more than there are nodes."""
+    members = 64
+    alone = (1,) * members
+    seats = (Count(alone, 1), Apart(alone, alone))
+    world = World(alone, {f"n{i}": members for i in range(nodes)}, frozenset())
+    groups: list[Group[State]] = [Group("", ((8,), 8), [f"n{i}"], 1, None, seats) for i in range(nodes)]
+    tries = Tries()
+    with counted() as calls:
+        answer = search(Question([Shape(1, 1)] * members, groups, (1,), tries=tries), world)
+    assert isinstance(answer, NotFound)
+    assert answer.gave_up
+    assert calls.number <= 15 * tries.steps
