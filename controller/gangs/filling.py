@@ -18,8 +18,7 @@ from controller.gangs.seats import Seats, admit, may_grow
 S = TypeVar("S", bound=Hashable)
 S_co = TypeVar("S_co", bound=Hashable, covariant=True)
 
-_FIT_STEPS: Final = 10
-"""For each member on the node."""
+_FIT_STEPS: Final = 50
 _TAKE_STEPS: Final = 5
 _NODES_A_STEP: Final = 8
 _SHAPES_A_STEP: Final = 16
@@ -190,7 +189,7 @@ class Filling(Generic[S]):
         for node in nodes:
             before = self._taken.get(node)
             members = _plus(before.members if before is not None else self._nobody, shape)
-            self.steps += _FIT_STEPS * sum(members)
+            self.steps += _FIT_STEPS + len(members) // _SHAPES_A_STEP
             if self._fits(node, members):
                 yield node
 

@@ -115,6 +115,8 @@ class _Attempt:
         self._fitting: dict[tuple[str, Members], bool] = {}
         self._seen: list[problem.Group[NodeState]] = []
         self._rail_sets_seen = 0
+        self._fitted: dict[tuple[str, Members], tuple[Draft, frozenset[str]]] = {}
+        """Members that fit a node: their draft, and their claims of other drivers by UID."""
         self._rules = any(has_rules(wish.pod) for wish in band.wishes)
 
     def run(self) -> list[Placed] | NoRoom:
@@ -183,18 +185,25 @@ class _Attempt:
         return known
 
     def _fit(self, node: str, members: Members) -> bool:
-        draft = Draft()
-        seen: set[str] = set()
-        for kind, count in zip(self._kinds, members, strict=True):
-            for unit in kind.units[:count]:
-                for wish in unit.wishes:
-                    pod = loosened(wish.pod) if self._rules else wish.pod
-                    others = tuple(claim for claim in wish.others if claim.metadata.uid not in seen)
-                    quest = replace(kind.quest, pod=pod, allocated=wish.allocated, draft=draft, others=others)
-                    if self._chooser.why_not(quest, node) is not None:
-                        return False
-                    seen.update(claim.metadata.uid for claim in others)
-                    draft = draft.plus(node, pod, self._chooser.others_on(quest, node))
+        last = max((number for number, count in enumerate(members) if count), default=0)
+        fewer = (*members[:last], max(0, members[last] - 1), *members[last + 1 :])
+        known = self._fitted.get((node, fewer))
+        if known is not None:  # most questions are about one member more
+            units, (draft, seen) = [(self._kinds[last], self._kinds[last].units[fewer[last]])], known
+        else:
+            chosen = [(kind, count) for kind, count in zip(self._kinds, members, strict=True) if count]
+            units = [(kind, unit) for kind, count in chosen for unit in kind.units[:count]]
+            draft, seen = Draft(), frozenset()
+        for kind, unit in units:
+            for wish in unit.wishes:
+                pod = loosened(wish.pod) if self._rules else wish.pod
+                others = tuple(claim for claim in wish.others if claim.metadata.uid not in seen)
+                quest = replace(kind.quest, pod=pod, allocated=wish.allocated, draft=draft, others=others)
+                if self._chooser.why_not(quest, node) is not None:
+                    return False
+                seen = seen.union(claim.metadata.uid for claim in others)
+                draft = draft.plus(node, pod, self._chooser.others_on(quest, node))
+        self._fitted[node, members] = draft, seen
         return True
 
     # Before and after it

@@ -36,6 +36,23 @@ class _Stage:
     after: list[int | None]
 
 
+def least_steps(demand: int, stocks: Sequence[Stock]) -> int:
+    """So many steps `Packing` takes at least, of one shape: as many nodes more as have room for all."""
+    steps, left = 0, demand
+    for stock in stocks:
+        most = max(map(sum, stock.offers), default=0)
+        if most and left > 0:
+            nodes = 1 if _has_plenty(stock, demand) else min(stock.nodes, -(-left // most))
+            steps += nodes * ((demand + 1) * len(stock.offers) // _ROWS_A_STEP)
+            left -= most * stock.nodes
+    return steps
+
+
+def _has_plenty(stock: Stock, total: int) -> bool:
+    """The number of its nodes is no limit."""
+    return stock.nodes >= total and not stock.must
+
+
 class Packing:
     """The cheapest ways to place each part of a demand; `steps` is the work that it took."""
 
@@ -105,7 +122,7 @@ class Packing:
         return index - offer if enough else None
 
     def _add(self, number: int, stock: Stock, costs: list[int | None]) -> list[int | None]:
-        many = stock.nodes >= self._total and not stock.must  # then their number is no limit
+        many = _has_plenty(stock, self._total)
         for _ in range(1 if many else stock.nodes):
             after = self._one_more(number, costs, many=many, must=stock.must)
             if after == costs and not stock.must:

@@ -77,12 +77,14 @@ class Tries:
 
     Attributes:
         failed: the most members that had room at once, by what was tried.
+        closed: by node, members that turned out not to fit it.
         steps: taken in all.
         turn: taken in this turn.
         gave_up: something was not tried to its end.
     """
 
     failed: dict[Hashable, Members] = field(default_factory=dict)
+    closed: dict[str, frozenset[Members]] = field(default_factory=dict)
     steps: int = 0
     turn: int = 0
     gave_up: bool = False

@@ -19,7 +19,7 @@ from typing import Final, Generic, TypeVar
 
 from controller.effort import Interrupted
 from controller.gangs.filling import Filling, Lot
-from controller.gangs.packing import Members, Packing, Stock
+from controller.gangs.packing import Members, Packing, Stock, least_steps
 from controller.gangs.problem import Found, Group, NotFound, Provider, Question, Taken
 from controller.gangs.seats import Seats, admit
 from controller.gangs.zones import Zones
@@ -70,7 +70,7 @@ class _Search(Generic[S]):
         self._offers: dict[tuple[S, int | None, Seats, frozenset[Members]], int] = {}
         self._tables: list[dict[Members, int]] = []
         self._numbers: dict[tuple[tuple[Members, int], ...], int] = {}
-        self._closed: dict[str, frozenset[Members]] = {}
+        self._closed = question.tries.closed
         self._steps = 0
         self._least = 0
         self._best: Found | None = None
@@ -191,6 +191,11 @@ class _Search(Generic[S]):
             room = sum(max(map(sum, s.offers), default=0) * s.nodes for some in stocks for s in some)
             if room < sum(self._demand) and room <= sum(self._nearest.most):
                 return
+            if len(self._demand) == 1 and not self._question.zones:
+                if room < self._demand[0]:
+                    self._reached = (room,)
+                    return
+                self._spare(least_steps(self._demand[0], stocks[0]))
             packing = self._packed(list(zones), stocks)
             self._spend(packing.steps)
             if packing.cost is None:
@@ -325,6 +330,11 @@ class _Search(Generic[S]):
             self._spend(_TAKE_STEPS)
             self._taken[key] = self._provider.take(shape, state, rails)
         return self._taken[key]
+
+    def _spare(self, steps: int) -> None:
+        """What would use up all steps is not begun."""
+        if self._question.tries.steps + steps > self._question.steps:
+            raise _OutOfSteps
 
     def _spend(self, steps: int) -> None:
         tries = self._question.tries

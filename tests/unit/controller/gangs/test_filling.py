@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from controller.effort import Interrupted
 from controller.gangs.packing import Members
@@ -102,11 +102,18 @@ def test_unlike_members_without_room_end_in_counted_steps() -> None:
     assert question.tries.steps <= 25_000
 
 
+NOBODY_FITS = (
+    Question([Shape(1, 0), Shape(1, 1)], [group("x", ((0, 1), 1), ["a", "b", "c"], 2)], (1, 2)),
+    World((0, 1), dict.fromkeys("abc", 0), frozenset()),
+)
+
+
 @settings(max_examples=60, deadline=None)
 @given(worlds())
+@example(NOBODY_FITS)
 def test_in_turns_the_answer_is_the_same(case: tuple[Question[State], World]) -> None:
     question, world = case
-    whole = search(question, world)
+    whole = search(replace(question, tries=Tries()), world)
     tries = Tries()
     hasty = replace(question, turn_steps=0, tries=tries)
     answer: Found | NotFound | None = None
@@ -153,3 +160,16 @@ def test_what_members_mean_to_each_other_counts_as_steps(nodes: int) -> None:
     assert isinstance(answer, NotFound)
     assert answer.gave_up
     assert calls.number <= 15 * tries.steps
+
+
+@pytest.mark.parametrize("nodes", [200, 1_400])
+def test_ten_thousand_like_members_end_before_work_that_would_use_up_all_steps(nodes: int) -> None:
+    some = [f"n{i}" for i in range(nodes)]
+    world = World((1,), dict.fromkeys(some, 8), frozenset())
+    question = Question([Shape(10_000, 1)], [group("", ((8,), 8), some, 1)], (1,))
+    with counted() as calls:
+        answer = search(question, world)
+    assert isinstance(answer, NotFound)
+    assert answer.gave_up is (nodes * 8 >= 10_000)
+    assert answer.most == ((0,) if answer.gave_up else (nodes * 8,))
+    assert calls.number <= 200_000
