@@ -1,8 +1,8 @@
 """Which pods are where, as rules between pods count them; kept up change by change.
 
-A rule is counted when it is first asked about, by a walk over the pods of its namespaces; from then on only
-changes are counted. Rules that pods of one owner share are counted once. What was not asked about for long is
-forgotten, so neither memory nor the cost of a change grows with rules that were there once.
+A rule is counted when it is first asked about, by a walk over the labels that pods of its namespaces have;
+from then on only changes are counted. Rules that pods of one owner share are counted once. What was not asked
+about for long is forgotten, so neither memory nor the cost of a change grows with rules that were there once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Generic, TypeVar
+
+import msgspec
 
 from controller.labels import EVERYTHING, NOTHING, Labels
 from controller.pod_rules import HostPort, Neighbour, Term, Whom
@@ -43,6 +46,8 @@ class Census:
         self._nodes: dict[str, Node] = {}
         self._namespaces: dict[str, Labels] = {}
         self._pods: dict[str, dict[str, Neighbour]] = {}
+        self._alike: dict[str, dict[bytes, dict[str, Neighbour]]] = {}
+        """By namespace, those with the same labels: rules mean all of them or none."""
         self._ports: dict[str, Counter[HostPort]] = {}
         self._repelling: dict[Term, Tally] = {}
         self._repelling_index = _Index[Term]()
@@ -59,6 +64,7 @@ class Census:
             return False
         better = self.drop(before.namespace, before.uid) if before is not None else False
         self._pods.setdefault(pod.namespace, {})[pod.uid] = pod
+        self._alike.setdefault(pod.namespace, {}).setdefault(_labelled(pod), {})[pod.uid] = pod
         return self._count(pod, 1) or better
 
     def drop(self, namespace: str, uid: str) -> bool:
@@ -68,6 +74,12 @@ class Census:
             return False
         if not self._pods[namespace]:
             del self._pods[namespace]
+        like = self._alike[namespace][_labelled(pod)]
+        del like[uid]
+        if not like:
+            del self._alike[namespace][_labelled(pod)]
+        if not self._alike[namespace]:
+            del self._alike[namespace]
         return self._count(pod, -1) or bool(pod.ports or pod.anti_affinity)
 
     def apply_node(self, name: str, node: Node | None) -> None:
@@ -191,9 +203,12 @@ class Census:
         namespaces = first.namespaces if first.namespace_selector == NOTHING else self._pods.keys()
         label, value = first.selector.anchor or ("", None)
         for namespace in namespaces:
-            for pod in self._pods.get(namespace, {}).values():
-                if pod.labels.get(label) == value and self._counts(counted, pod):
-                    tally.add(pod.node, 1)
+            for like in self._alike.get(namespace, {}).values():
+                one = next(iter(like.values()))
+                if one.labels.get(label) == value and self._mean(counted, one):
+                    for pod in like.values():
+                        if not (counted.living and pod.ending):
+                            tally.add(pod.node, 1)
         return tally
 
     def _forget(self, counted: Counted) -> None:
@@ -201,9 +216,15 @@ class Census:
         self._tallies_index.remove(counted.whoms[0], counted)
 
     def _counts(self, counted: Counted, pod: Neighbour) -> bool:
-        return not (counted.living and pod.ending) and all(
-            self.means(whom, pod.namespace, pod.labels) for whom in counted.whoms
-        )
+        return not (counted.living and pod.ending) and self._mean(counted, pod)
+
+    def _mean(self, counted: Counted, pod: Neighbour) -> bool:
+        return all(self.means(whom, pod.namespace, pod.labels) for whom in counted.whoms)
+
+
+def _labelled(pod: Neighbour) -> bytes:
+    """Equal for equal labels, and short however many these are."""
+    return blake2b(msgspec.json.encode(dict(pod.labels), order="sorted"), digest_size=16).digest()
 
 
 class _Index(Generic[T]):

@@ -38,6 +38,10 @@ ONE_POD = 1000
 _UNSCHEDULABLE = NodeTaint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
 _REPELLING = ("NoSchedule", "NoExecute")
 _BYTES = ("memory", "ephemeral-storage")
+_FEW = 32
+_SETS_KEPT = 64
+_sets: dict[int, tuple[list[str], frozenset[str]]] = {}
+"""Long lists of values as sets, by the list's id; the list is kept, and so its id."""
 
 
 @lru_cache(maxsize=4096)
@@ -191,9 +195,9 @@ def _matches(need: NodeSelectorRequirement, labels: Mapping[str, str]) -> bool:
     value = labels.get(need.key)
     match need.operator:
         case "In":
-            return value is not None and value in need.values
+            return value is not None and _is_one_of(value, need.values)
         case "NotIn":
-            return value is None or value not in need.values
+            return value is None or not _is_one_of(value, need.values)
         case "Exists":
             return value is not None
         case "DoesNotExist":
@@ -206,6 +210,18 @@ def _matches(need: NodeSelectorRequirement, labels: Mapping[str, str]) -> bool:
             return have > bound if need.operator == "Gt" else have < bound
         case _:
             return False
+
+
+def _is_one_of(value: str, values: list[str]) -> bool:
+    """Many values are asked for many nodes."""
+    if len(values) <= _FEW:
+        return value in values
+    known = _sets.get(id(values))
+    if known is None:
+        if len(_sets) >= _SETS_KEPT:
+            _sets.clear()
+        known = _sets[id(values)] = values, frozenset(values)
+    return value in known[1]
 
 
 def _requests(container: Container) -> dict[str, int]:

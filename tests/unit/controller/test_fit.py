@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller.fit import pod_requests, thousandths, why_not
+from controller.fit import pod_requests, selects, thousandths, why_not
 from driver.errors import ConfigError
-from driver.kube.objects import Container, Node
+from driver.kube.objects import Container, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm
 from tests.unit.controller.things import a_node, a_pod
 
 NODE = a_node("a", labels={"zone": "north", "gpus": "8"})
@@ -172,3 +172,23 @@ def test_what_the_pod_requests_as_a_whole_replaces_its_containers_cpu_and_memory
     assert requests["hugepages-2Mi"] == 2 * 2**20 * 1000
     assert requests["example.com/fpga"] == 1000
     assert "example.com/other" not in requests
+
+
+class _Compared(str):
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        _Compared.compared += 1
+        return super().__eq__(other)
+
+    __hash__ = str.__hash__
+
+
+@pytest.mark.parametrize(("operator", "fitting"), [("In", 1), ("NotIn", 99)])
+def test_of_many_values_few_are_compared_with_each_node(operator: str, fitting: int) -> None:
+    values: list[str] = [_Compared(f"n{number}") for number in range(99, 10_000)]
+    need = NodeSelectorRequirement(key="host", operator=operator, values=values)
+    required = NodeSelector(node_selector_terms=[NodeSelectorTerm(match_expressions=[need])])
+    nodes = [a_node(f"n{number}", labels={"host": f"n{number}"}) for number in range(100)]
+    assert sum(selects(required, node) for node in nodes) == fitting
+    assert _Compared.compared <= 2 * len(nodes)

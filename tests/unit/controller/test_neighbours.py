@@ -10,6 +10,7 @@ import pytest
 from controller.neighbours import Neighbours
 from controller.pod_rules import neighbour
 from driver.kube.objects import Pod
+from tests.unit.allocator.test_counted_work import counted
 from tests.unit.controller.things import a_node, a_pod
 
 ZONE = "topology.kubernetes.io/zone"
@@ -190,3 +191,33 @@ def test_what_was_forgotten_is_counted_anew(monkeypatch: pytest.MonkeyPatch) -> 
                 used = {(index + before) % 3 for before in range(turn + 1)}
                 if key == "host":
                     assert open_nodes(neighbours, apart) == "".join("abc"[n] for n in {0, 1, 2} - used)
+
+
+def test_pods_with_the_same_labels_are_looked_at_once() -> None:
+    """A pod with many rules, each new, among many pods of few workloads."""
+    pods = [labelled(f"web-{i}", f"web-{i % 5}", node="abc"[i % 3]) for i in range(600)]
+    neighbours = around(*pods)
+    kind = "requiredDuringSchedulingIgnoredDuringExecution"
+    apps = [[f"none-{i}", f"nobody-{i}"] for i in range(50)]
+    terms = [
+        {
+            "topologyKey": ZONE,
+            "namespaceSelector": {},
+            "labelSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": values}]},
+        }
+        for values in apps
+    ]
+    wish = labelled("p", "db", affinity={"podAntiAffinity": {kind: terms}})
+    with counted() as calls:
+        assert open_nodes(neighbours, wish) == "abc"
+    assert calls.number <= len(terms) * len(pods)
+
+
+def test_who_changes_labels_counts_by_the_new_ones() -> None:
+    wish = labelled("p", "db", affinity=rule("podAffinity", "web"))
+    neighbours = around(labelled("one", "web", node="a"), labelled("two", "web", node="a"))
+    neighbours.put(neighbour(labelled("one", "db", node="a")))
+    neighbours.drop(labelled("two", "web", node="a"))
+    assert open_nodes(neighbours, wish) == ""
+    neighbours.put(neighbour(labelled("one", "web", node="c")))
+    assert open_nodes(neighbours, wish) == "c"
