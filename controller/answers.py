@@ -37,8 +37,6 @@ from controller.pools import Pools
 from controller.quest import Quest
 from driver.kube.objects import (
     DeviceClass,
-    DeviceRequest,
-    DeviceSubRequest,
     ExactDeviceRequest,
     ResourceClaim,
 )
@@ -291,7 +289,7 @@ def _shape(quest: Quest, classes: Mapping[str, DeviceClass]) -> Shape:
     expressions: set[str] = set()
     attributes: set[str] = set()
     closeness = Closeness.GROUP
-    ways = [_ways(request) for claim in quest.wanted for request in claim.spec.devices.requests]
+    ways = [request.alternatives for claim in quest.wanted for request in claim.spec.devices.requests]
     for number, asks in enumerate(ways):
         if number and len(asks) > 1:
             closeness = Closeness.DEVICES
@@ -310,7 +308,3 @@ def _shape(quest: Quest, classes: Mapping[str, DeviceClass]) -> Shape:
     if any(names is None or names & IDENTITIES for names in looks):
         closeness = Closeness.NODE
     return Shape(quest.wanted, quest.limits, closeness, frozenset(expressions), frozenset(attributes))
-
-
-def _ways(request: DeviceRequest) -> Sequence[ExactDeviceRequest | DeviceSubRequest]:
-    return [request.exactly] if request.exactly is not None else request.first_available

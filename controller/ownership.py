@@ -22,8 +22,6 @@ from driver.kube.objects import (
     DeviceClass,
     DeviceRequest,
     DeviceSelector,
-    DeviceSubRequest,
-    ExactDeviceRequest,
     ResourceClaim,
 )
 
@@ -69,7 +67,7 @@ class Ownership:
     def drivers(self, claim: ResourceClaim, classes: Mapping[str, DeviceClass]) -> list[str]:
         """Other drivers of which devices are known that meet a request of the claim, or are of its class."""
         found: set[str] = set()
-        for wanted in (w for request in claim.spec.devices.requests for w in alternatives(request)):
+        for wanted in (w for request in claim.spec.devices.requests for w in request.alternatives):
             device_class = classes.get(wanted.device_class_name)
             of_class = _expressions(device_class.spec.selectors) if device_class is not None else ()
             whole = (*of_class, *_expressions(wanted.selectors))
@@ -84,7 +82,7 @@ class Ownership:
 
     def _request(self, request: DeviceRequest, classes: Mapping[str, DeviceClass]) -> Owner:
         owners: set[Owner] = set()
-        for wanted in alternatives(request):
+        for wanted in request.alternatives:
             device_class = classes.get(wanted.device_class_name)
             if device_class is None:
                 return Owner.UNKNOWN
@@ -143,11 +141,6 @@ class Ownership:
                 so_far and verdict is not False for so_far, verdict in zip(may_be, verdicts, strict=True)
             ]
         return may_be
-
-
-def alternatives(request: DeviceRequest) -> Sequence[ExactDeviceRequest | DeviceSubRequest]:
-    """The ways to meet the request, in order of preference."""
-    return [request.exactly] if request.exactly is not None else request.first_available
 
 
 def _expressions(selectors: Iterable[DeviceSelector]) -> tuple[str, ...]:

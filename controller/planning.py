@@ -384,7 +384,7 @@ class _Planner:
 
 def _selectors(spec: ResourceClaimSpec) -> Iterator[DeviceSelector]:
     for request in spec.devices.requests or []:
-        for wanted in [request.exactly] if request.exactly else request.first_available:
+        for wanted in request.alternatives:
             yield from wanted.selectors
 
 

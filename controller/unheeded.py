@@ -88,9 +88,7 @@ def _unheeded(claim: ResourceClaim, classes: Mapping[str, DeviceClass], driver: 
         yield from _of_others(where, config.opaque, driver)
         yield from _beside_pairs(where, config.requests, config.opaque, driver)
     names = {
-        wish.device_class_name
-        for request in claim.spec.devices.requests
-        for wish in ([request.exactly] if request.exactly is not None else request.first_available)
+        wish.device_class_name for request in claim.spec.devices.requests for wish in request.alternatives
     }
     for name in sorted(names & classes.keys()):
         for number, class_config in enumerate(classes[name].spec.config):

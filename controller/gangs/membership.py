@@ -123,9 +123,7 @@ def _own(claim: ResourceClaim, driver_name: str) -> list[Gang]:
 
 def _of_classes(claim: ResourceClaim, classes: Mapping[str, DeviceClass], driver_name: str) -> Iterator[Gang]:
     names = {
-        wanted.device_class_name
-        for request in claim.spec.devices.requests
-        for wanted in ([request.exactly] if request.exactly else request.first_available)
+        wanted.device_class_name for request in claim.spec.devices.requests for wanted in request.alternatives
     }
     for name in sorted(names & classes.keys()):
         for config in classes[name].spec.config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -179,6 +180,11 @@ class DeviceRequest(Wire, frozen=True, kw_only=True):
     name: str
     exactly: ExactDeviceRequest | None = None
     first_available: list[DeviceSubRequest] = []
+
+    @property
+    def alternatives(self) -> Sequence[ExactDeviceRequest | DeviceSubRequest]:
+        """The ways to meet the request, in order of preference."""
+        return [self.exactly] if self.exactly is not None else self.first_available
 
 
 class DeviceConstraint(Wire, frozen=True, kw_only=True):
