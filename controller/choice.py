@@ -150,7 +150,7 @@ class Chooser:
 
     def _choose(self, quest: Quest) -> Choice:
         others = self._others.ask(quest)
-        fits = Fits(self._state, quest, self._misfits, others)
+        fits = Fits(self._state, quest, self._misfits, others, self._answers.effort)
         shape = self._answers.shape(quest)
         alike = likeness(quest, fits.needs, minds_neighbours=fits.minds_neighbours)
         alike = None if alike is None else (shape, alike, fits.looks_around, others and others.shape)
@@ -183,6 +183,7 @@ class Chooser:
                 if found >= self._settings.enough_states:
                     break
         if best is None:
+            gave_up |= fits.gave_up
             refused = Choice(permanent=permanent == {True}, gave_up=gave_up, alike=alike)
             choice = self._refused(quest, refused)
             self._refusals.put(alike, self._state.generation, choice)
@@ -341,7 +342,7 @@ class Chooser:
             self._others.within(before)
 
     def _find_reasons(self, quest: Quest) -> Reasons:
-        fits = Fits(self._state, quest, self._misfits, self._others.ask(quest))
+        fits = Fits(self._state, quest, self._misfits, self._others.ask(quest), self._answers.effort)
         if not self._state.nodes and not self._state.managed_only:
             return Reasons("there is no node")
         misfits: Counter[str] = Counter()

@@ -145,6 +145,13 @@ def required_affinity(pod: Pod) -> NodeSelector | None:
     return affinity.required_during_scheduling_ignored_during_execution if affinity else None
 
 
+def conditions(pod: Pod) -> int:
+    """Of so many conditions each node is looked at for the pod's node affinity."""
+    required = required_affinity(pod)
+    terms = required.node_selector_terms if required is not None else []
+    return sum(1 + len(term.match_expressions) + len(term.match_fields) for term in terms)
+
+
 def short_of(requests: Amounts, node: Node, used: Amounts) -> str | None:
     """The resource that the node has too little of; a request of zero always fits."""
     for name, amount in sorted(requests.items()):

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from controller import fit
 from controller.books import node_of
+from controller.effort import Effort, Interrupted
 from controller.filters import volume_binding
 from controller.nodes import NodeRecord
 from controller.other_claims import Asked
@@ -18,16 +19,28 @@ from controller.retry_order import UNTRIED, RetryOrder, RetryRank
 from controller.state import ClusterState
 from driver.kube.objects import Node, Pod
 
+_CONDITIONS_A_STEP = 100
+"""Of node affinity, looked at for one node in a tenth of a millisecond."""
+
 
 class Fits:
     """What kube-scheduler would say of the quest's pod, devices aside."""
 
     def __init__(
-        self, state: ClusterState, quest: Quest, misfits: Misfits | None = None, others: Asked | None = None
+        self,
+        state: ClusterState,
+        quest: Quest,
+        misfits: Misfits | None = None,
+        others: Asked | None = None,
+        effort: Effort | None = None,
     ) -> None:
         """With `misfits`, for a look at many nodes, what is known of pods with equal needs is used. `others`
-        says where the pod's claims of other drivers can be had; None: it has none.
+        says where the pod's claims of other drivers can be had; None: it has none. From `effort` is taken
+        what a long node affinity costs; when it is used up, questions about more nodes raise `Interrupted`.
         """
+        self._effort = effort or Effort()
+        self._conditions = fit.conditions(quest.pod) // _CONDITIONS_A_STEP
+        self.gave_up = False
         self._others = others
         self._state = state
         self._quest = quest
@@ -120,6 +133,13 @@ class Fits:
 
     def _closes(self, record: NodeRecord, node: Node) -> str | None:
         """Why the node is closed to the pod, neighbours aside."""
+        if self._conditions:
+            if self._effort.over and not self._effort.last:
+                raise Interrupted
+            if self._effort.over:
+                self.gave_up = True
+                return "not looked at: the search gave up, fewer terms of node affinity would help"
+            self._effort.spend(self._conditions)
         reason = fit.why_not(self._quest.pod, node, self._requests, self._used(record, (self._quest.pod,)))
         if reason is not None and self._quest.draft is None:
             self._closed[record.name] = reason

@@ -17,6 +17,7 @@ from controller.effort import TURN_STEPS, Effort, Efforts, done_within
 from driver.kube.objects import Pod, ResourceClaim
 from driver.names import DRIVER_NAME
 from tests.unit.allocator import world
+from tests.unit.allocator.test_counted_work import counted
 from tests.unit.controller.model import ModelCluster
 from tests.unit.controller.things import a_claim, a_node, a_pod, a_request, slices_of
 
@@ -234,3 +235,27 @@ def test_others_are_placed_while_a_decision_has_given_up(
     arrive(cluster, "p", a_claim("c"))
     cluster.run()
     assert cluster.node_of("c") is not None
+
+
+def test_a_long_node_affinity_is_looked_at_in_turns() -> None:
+    terms = [
+        {"matchExpressions": [{"key": "host", "operator": "In", "values": [f"x{number}"]}]}
+        for number in range(2_000)
+    ]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    cluster = ModelCluster()
+    for number in range(20):
+        name = f"n{number:02}"
+        cluster.add_node(a_node(name, labels={"host": "x1999" if number == 19 else name}), slices_of(name))
+    cluster.put_claim(a_claim("c"))
+    cluster.put_pod(a_pod("p", ["c"], affinity={"nodeAffinity": required}))
+    turns: list[int] = []
+    while not cluster.allocated and len(turns) < 20:
+        cluster.placer.absorb(cluster.now)
+        with counted() as calls:
+            actions = cluster.placer.step(cluster.now)
+        turns.append(calls.number)
+        if any(isinstance(action, Allocate) for action in actions):
+            break
+    assert 3 <= len(turns) < 20
+    assert max(turns) <= 800 * TURN_STEPS
