@@ -7,6 +7,7 @@ kube-controller-manager, whose writes are rationed, is not what is measured.
 
 from __future__ import annotations
 
+import functools
 import json
 import socket
 import time
@@ -145,32 +146,22 @@ def _attack(begin: Callable[[Attacker], Callable[[], None] | None]) -> Callable[
 # What cannot be read
 
 
+_UNREADABLE_BYTES = {
+    "deep parameters": '{"a":' + "[" * _DEEP + "]" * _DEEP + "}",
+    "a lone surrogate": '{"a":"\\ud800"}',
+}
+
+
 def _unreadable(attacker: Attacker, raw: str, driver: str) -> None:
     attacker.pod(attacker.claim_with(raw, driver))
 
 
-_NESTED = '{"a":' + "[" * _DEEP + "]" * _DEEP + "}"
-_LONE_SURROGATE = '{"a":"\\ud800"}'
-
-
-@_attack
-def deep_parameters_for_another_driver(attacker: Attacker) -> None:
-    _unreadable(attacker, _NESTED, "other.example.com")
-
-
-@_attack
-def deep_parameters_for_us(attacker: Attacker) -> None:
-    _unreadable(attacker, _NESTED, "tandem-dra.io")
-
-
-@_attack
-def a_lone_surrogate_for_another_driver(attacker: Attacker) -> None:
-    _unreadable(attacker, _LONE_SURROGATE, "other.example.com")
-
-
-@_attack
-def a_lone_surrogate_for_us(attacker: Attacker) -> None:
-    _unreadable(attacker, _LONE_SURROGATE, "tandem-dra.io")
+UNREADABLE: Final = [
+    Attack(f"{what} for {whom}", functools.partial(_unreadable, raw=raw, driver=driver))
+    for what, raw in _UNREADABLE_BYTES.items()
+    for whom, driver in (("another driver", "other.example.com"), ("us", "tandem-dra.io"))
+]
+ATTACKS += UNREADABLE
 
 
 # Selectors that cost
@@ -400,5 +391,4 @@ def under(attack: Attack, attacker: Attacker) -> Iterator[float]:
         attacker.leave()
 
 
-UNREADABLE: Final = [attack for attack in ATTACKS if attack.name.startswith(("deep", "a lone"))]
 (HOPELESS,) = (attack for attack in ATTACKS if attack.name.startswith("hopeless pods each"))
