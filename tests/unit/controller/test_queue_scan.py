@@ -4,7 +4,7 @@ each time would give.
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from controller.namespace_queue import Item, NamespaceQueue, Rank, Turn
@@ -14,12 +14,22 @@ _SHARE_SECONDS, _SOON_SECONDS = 0.03, 0.05
 NAMESPACES = ["a", "b", "c", "d"]
 
 
+def _queue() -> NamespaceQueue:
+    return NamespaceQueue(sweep_seconds=0.2, resync_seconds=300.0)
+
+
 class Scan:
     """The rule of `controller.queue`, put plainly: every namespace is asked at every turn."""
 
     def __init__(self) -> None:
-        self.queues = {name: NamespaceQueue(sweep_seconds=0.2, resync_seconds=300.0) for name in NAMESPACES}
+        self.queues = {name: _queue() for name in NAMESPACES}
         self.accounts = dict.fromkeys(NAMESPACES, (0.0, 0.0))
+
+    def remove(self, item: Item) -> None:
+        namespace = namespace_of(item)
+        self.queues[namespace].remove(item)
+        if not len(self.queues[namespace]):
+            self.queues[namespace] = _queue()
 
     def charge(self, item: Item, seconds: float, now: float) -> None:
         namespace = namespace_of(item)
@@ -63,7 +73,17 @@ STEPS = st.lists(
 )
 
 
+FORGOTTEN = [
+    ("park", "d", 0, 0.0),
+    ("move on", "a", 0, 0.0),
+    ("remove", "d", 0, 0.0),
+    ("park", "d", 0, 0.0),
+    ("move on", "a", 0, 0.0),
+]
+
+
 @given(STEPS)
+@example(FORGOTTEN)
 def test_it_gives_what_asking_every_namespace_gives(
     steps: list[tuple[str, str, int, float]],
 ) -> None:
@@ -84,7 +104,7 @@ def test_it_gives_what_asking_every_namespace_gives(
                     one.park(item, rank, now, generation=seen, full_at=now + 3 * seconds + 1, alike=alike)
             case "remove":
                 queue.remove(item)
-                scan.queues[namespace].remove(item)
+                scan.remove(item)
             case "pop":
                 asked = now
                 turn = queue.pop(now, generation)
