@@ -10,6 +10,7 @@ from controller import fit
 from controller.books import node_of
 from controller.effort import Effort, Interrupted
 from controller.filters import volume_binding
+from controller.filters.volume_binding import PodVolumes
 from controller.nodes import NodeRecord
 from controller.other_claims import Asked
 from controller.pod_rules import neighbour
@@ -20,7 +21,10 @@ from controller.state import ClusterState
 from driver.kube.objects import Node, Pod
 
 _CONDITIONS_A_STEP = 100
-"""Of node affinity, looked at for one node in a tenth of a millisecond."""
+"""Of node affinity, a pod's or its volumes', looked at for one node in a tenth of a millisecond."""
+
+_SHARERS = 32
+"""Of the pods that wait for the same claims the first so many are asked."""
 
 
 class Fits:
@@ -36,10 +40,13 @@ class Fits:
     ) -> None:
         """With `misfits`, for a look at many nodes, what is known of pods with equal needs is used. `others`
         says where the pod's claims of other drivers can be had; None: it has none. From `effort` is taken
-        what a long node affinity costs; when it is used up, questions about more nodes raise `Interrupted`.
+        what a long node affinity and many volumes cost; when it is used up, questions about more nodes raise
+        `Interrupted`.
         """
         self._effort = effort or Effort()
         self._conditions = fit.conditions(quest.pod) // _CONDITIONS_A_STEP
+        self._looked = 0
+        """Terms and volumes, on account of the pod's volumes."""
         self.gave_up = False
         self._others = others
         self._state = state
@@ -53,6 +60,7 @@ class Fits:
         self._beside = quest.draft.neighbours if quest.draft is not None else ()
         self._order = _order(state, quest) if quest.tried else None
         self._volumes = None if bound else state.volumes.of(quest.pod)
+        self._no_volumes = _closed_by_volumes(state, quest.pod, self._volumes, misfits)
         self._around = None if bound else state.neighbours.ask(quest.pod, self._beside)
 
     @property
@@ -124,7 +132,7 @@ class Fits:
             return fit.repelled(quest.pod, node)
         reason = self._closed.get(record.name) or self._closes(record, node)
         if reason is None and self._volumes is not None:
-            reason = volume_binding.why_not(self._volumes, node)
+            reason = self._no_volumes.get(record.name) or self._volumes_close(self._volumes, node)
         if reason is None and self._around is not None:
             reason = self._around.why_not(node)
         if reason is None and self._others is not None:
@@ -134,16 +142,42 @@ class Fits:
     def _closes(self, record: NodeRecord, node: Node) -> str | None:
         """Why the node is closed to the pod, neighbours aside."""
         if self._conditions:
-            if self._effort.over and not self._effort.last:
-                raise Interrupted
-            if self._effort.over:
-                self.gave_up = True
-                return "not looked at: the search gave up, fewer terms of node affinity would help"
+            too_long = self._too_long("terms of node affinity")
+            if too_long is not None:
+                return too_long
             self._effort.spend(self._conditions)
         reason = fit.why_not(self._quest.pod, node, self._requests, self._used(record, (self._quest.pod,)))
         if reason is not None and self._quest.draft is None:
             self._closed[record.name] = reason
         return reason
+
+    def _volumes_close(self, volumes: PodVolumes, node: Node) -> str | None:
+        """Why the pod's volumes cannot be had on the node."""
+        too_long = self._too_long("volumes") if self._looked >= _CONDITIONS_A_STEP else None
+        if too_long is not None:
+            return too_long
+        before = self._looked // _CONDITIONS_A_STEP
+        reason = volume_binding.why_not(volumes, node, self._look)
+        self._effort.spend(self._looked // _CONDITIONS_A_STEP - before)
+        if reason is not None:
+            self._no_volumes[node.metadata.name] = reason
+        return reason
+
+    def _look(self, conditions: int) -> None:
+        self._looked += conditions
+
+    def _too_long(self, what: str) -> str | None:
+        """Why there is no look at a node where nothing is left of the last turn's effort.
+
+        Raises:
+            Interrupted: nothing is left of this turn's.
+        """
+        if not self._effort.over:
+            return None
+        if not self._effort.last:
+            raise Interrupted
+        self.gave_up = True
+        return f"not looked at: the search gave up, fewer {what} would help"
 
     def _used(self, record: NodeRecord, beside: Iterable[Pod]) -> fit.Amounts:
         """What all others take of the node."""
@@ -152,8 +186,8 @@ class Fits:
         return used if drafted is None else fit.total_of([used, drafted])
 
     def _sharers_left_out(self, record: NodeRecord) -> int:
-        """How many of the sharers would not fit beside the pod and each other."""
-        pod, sharers = self._quest.pod, self._quest.sharers
+        """How many of the first sharers would not fit beside the pod and each other."""
+        pod, sharers = self._quest.pod, self._quest.sharers[:_SHARERS]
         if not sharers or record.node is None:
             return 0
         used = dict(self._used(record, (pod, *sharers)))
@@ -173,6 +207,15 @@ class Fits:
             else:
                 missing += 1
         return missing
+
+
+def _closed_by_volumes(
+    state: ClusterState, pod: Pod, volumes: PodVolumes | None, misfits: Misfits | None
+) -> dict[str, str]:
+    """Nodes that are known to be closed by the pod's volumes; to be added to."""
+    if volumes is None or misfits is None or volumes.in_use:
+        return {}
+    return misfits.of(f"volumes {state.volumes.version} {pod.metadata.uid}".encode())
 
 
 def _order(state: ClusterState, quest: Quest) -> RetryOrder:

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from controller.allocator.asks import MAX_RESULTS
 from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
 from controller.allocator.limits import Limit
@@ -27,6 +28,7 @@ _TELLING_STEPS: Final = 4 * TURN_STEPS
 """So much the changes may take together that are tried for one message."""
 _NODES_ASKED: Final = 4
 """Each with another reason."""
+_MOST_REQUESTS: Final = 4 * MAX_RESULTS
 
 
 class Remedies:
@@ -42,8 +44,11 @@ class Remedies:
         self, wanted: Sequence[ResourceClaim], refused: Sequence[str], limits: Sequence[Limit | None]
     ) -> str:
         """What follows the reasons for which these nodes refused the claims; empty where nothing small would
-        do. Costs several searches where it was not asked before.
+        do, and for claims of very many requests, where nothing small could. Costs several searches where it
+        was not asked before.
         """
+        if sum(len(claim.spec.devices.requests) for claim in wanted) > _MOST_REQUESTS:
+            return ""
         records = [self._state.nodes[name] for name in refused[:_NODES_ASKED] if name in self._state.nodes]
         specs = msgspec.json.encode([claim.spec for claim in wanted], order="sorted")
         index = self._state.index

@@ -23,9 +23,11 @@ class Volumes:
 
     Attributes:
         known: whether pods are held against it: files may say nothing of volumes.
+        version: grows when what is said of a pod's volumes may change.
     """
 
     known: bool = True
+    version: int = field(default=0, compare=False)
     claims: dict[Key, PersistentVolumeClaim] = field(default_factory=dict)
     volumes: dict[str, PersistentVolume] = field(default_factory=dict)
     classes: dict[str, StorageClass] = field(default_factory=dict)
@@ -107,6 +109,7 @@ class Volumes:
 
     def apply(self, old: StorageObject | None, new: StorageObject | None) -> set[Key]:
         """One of the three kinds changed: the waiting pods that this may concern."""
+        self.version += 1
         match new or old:
             case PersistentVolumeClaim() as claim:
                 return self._apply_claim(claim, there=new is not None)

@@ -44,6 +44,8 @@ def aligned_sides(
     """
     answer = list(chosen)
     for claim in claims:
+        if not claim.alignments:
+            continue
         places = {
             name: i
             for i, one in enumerate(chosen)

@@ -304,7 +304,25 @@ class _Attempt:
             if total > MAX_RESULTS:
                 message = f"claim: wants {total} devices; a claim can hold {MAX_RESULTS} at most"
                 return Refusal(claim=claim.name, subject="claim", message=message)
+        if (too_many := self._too_many(sided)) is not None:
+            return Refusal(claim="", subject="claims", message=too_many)
         return (yield from self._best(sided, Steps(self._mating_steps) if mate else None))
+
+    def _too_many(self, chosen: Sequence[Chosen]) -> str | None:
+        """Say so where the claims want more devices than all of their candidates are, which needs no search:
+        a pod may have claims for thousands. None where they do not, or where devices may be shared.
+        """
+        own = [one for one in chosen if not one.ask.admin]
+        total = sum(wanted(one.ask, one.found) for one in own)
+        if total <= MAX_RESULTS:
+            return None
+        candidates = {index for free in {one.found.free for one in own} for index in free}
+        if total <= len(candidates):
+            return None
+        devices = self._node.devices
+        if any(devices[index].device.allow_multiple_allocations for index in candidates):
+            return None
+        return f"claims: want {total} devices; {len(candidates)} that any of them could take are free"
 
     def _best(
         self, chosen: Sequence[Chosen], mating: Steps | None, near: Near | None = None

@@ -9,7 +9,7 @@ and what in-tree volumes become under CSI migration; those show when the pod doe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -169,15 +169,22 @@ def is_for_one_pod(claim: PersistentVolumeClaim) -> bool:
     return _ONE_POD in claim.spec.access_modes
 
 
-def why_not(volumes: PodVolumes, node: Node) -> str | None:
-    """The first reason why the pod cannot have its volumes on the node, or None if it can."""
+def _not_counted(conditions: int) -> None:
+    pass
+
+
+def why_not(volumes: PodVolumes, node: Node, looked: Callable[[int], None] = _not_counted) -> str | None:
+    """The first reason why the pod cannot have its volumes on the node, or None if it can. `looked` is called
+    with how many terms and volumes were looked at.
+    """
     labels = node.metadata.labels
     if volumes.in_use:
         return f"PersistentVolumeClaim {volumes.in_use} is ReadWriteOncePod, and another pod uses it"
     for name, volume in volumes.bound:
+        looked(_terms(volume))
         if not _reaches(volume, labels):
             return f"the node affinity of {_named(volume, name)} does not match"
-    reason = _unbindable(volumes.unbound, node)
+    reason = _unbindable(volumes.unbound, node, looked)
     if reason is not None:
         return reason
     for name, volume in volumes.bound:
@@ -190,7 +197,7 @@ def _named(volume: PersistentVolume, claim: str) -> str:
     return f"PersistentVolume {volume.metadata.name} (PersistentVolumeClaim {claim})"
 
 
-def _unbindable(unbound: Sequence[Unbound], node: Node) -> str | None:
+def _unbindable(unbound: Sequence[Unbound], node: Node, looked: Callable[[int], None]) -> str | None:
     """The first claim that can neither be bound nor provisioned."""
     labels = node.metadata.labels
     to_find: list[Unbound] = []
@@ -205,7 +212,7 @@ def _unbindable(unbound: Sequence[Unbound], node: Node) -> str | None:
             return f"PersistentVolumeClaim {one.claim.metadata.name} is being provisioned for node {selected}"
     chosen: set[str] = set()
     for one in sorted(to_find, key=lambda one: _storage(one.claim.spec.resources.requests)):
-        found = _find(one, labels, chosen)
+        found = _find(one, labels, chosen, looked)
         if found is None:
             to_provision.append(one)
         else:
@@ -219,7 +226,9 @@ def _unbindable(unbound: Sequence[Unbound], node: Node) -> str | None:
     return None
 
 
-def _find(unbound: Unbound, labels: Labels, chosen: set[str]) -> PersistentVolume | None:
+def _find(
+    unbound: Unbound, labels: Labels, chosen: set[str], looked: Callable[[int], None]
+) -> PersistentVolume | None:
     """The smallest volume that does; one that says it is this claim's comes first, and is the only one
     then.
     """
@@ -228,7 +237,8 @@ def _find(unbound: Unbound, labels: Labels, chosen: set[str]) -> PersistentVolum
         if volume.metadata.name not in chosen and _does(volume, claim):
             return volume if _reaches(volume, labels) else None
     wanted = _selector(claim.spec.selector)
-    free: Iterable[PersistentVolume] = unbound.free.near(labels) if unbound.free is not None else ()
+    free = list(unbound.free.near(labels)) if unbound.free is not None else []
+    looked(1 + len(free))
     doing = [
         volume
         for volume in free
@@ -250,6 +260,11 @@ def _does(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:
         and (have.volume_attributes_class_name or "") == (want.volume_attributes_class_name or "")
         and not volume.metadata.deletion_timestamp
     )
+
+
+def _terms(volume: PersistentVolume) -> int:
+    required = _required(volume)
+    return 1 + (len(required.node_selector_terms) if required is not None else 0)
 
 
 def _reaches(volume: PersistentVolume, labels: Labels) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller.actions import Allocate
+from controller.actions import Allocate, Tell
 from controller.allocator.candidates import Options
 from controller.allocator.cel import CelCache
 from controller.allocator.model import NodeDevices
@@ -19,6 +19,7 @@ from driver.names import DRIVER_NAME
 from tests.unit.allocator import world
 from tests.unit.allocator.test_counted_work import counted
 from tests.unit.controller.model import ModelCluster
+from tests.unit.controller.storage import a_pv, a_pvc, mounts
 from tests.unit.controller.things import a_claim, a_node, a_pod, a_request, slices_of
 
 CEL = CelCache()
@@ -235,6 +236,47 @@ def test_others_are_placed_while_a_decision_has_given_up(
     arrive(cluster, "p", a_claim("c"))
     cluster.run()
     assert cluster.node_of("c") is not None
+
+
+def test_a_pod_with_claims_for_thousands_of_devices_is_refused_without_a_search() -> None:
+    cluster = ModelCluster()
+    cluster.add_node(a_node("n0"), slices_of("n0"))
+    names = [f"c{number}" for number in range(64)]
+    for name in names:
+        requests = [a_request(f"r{number}", "rdma-vf.tandem-dra.io") for number in range(8)]
+        cluster.put_claim(a_claim(name, requests=requests))
+    cluster.put_pod(a_pod("p", names))
+    cluster.placer.absorb(cluster.now)
+    with counted() as calls:
+        actions = cluster.placer.step(cluster.now)
+    assert any(
+        isinstance(action, Tell) and "claims: want 512 devices" in action.message for action in actions
+    )
+    assert calls.number <= 800 * TURN_STEPS
+
+
+def test_long_terms_of_volumes_are_looked_at_in_turns() -> None:
+    cluster = ModelCluster()
+    terms = [
+        {"matchExpressions": [{"key": "host", "operator": "In", "values": [f"x{number}"]}]}
+        for number in range(3_000)
+    ]
+    affinity = {"required": {"nodeSelectorTerms": terms}}
+    for item in (a_pvc(volume="pv"), a_pv(claim="data", nodeAffinity=affinity)):
+        cluster.state.apply_storage(None, item)
+    for number in range(20):
+        name = f"n{number:02}"
+        cluster.add_node(a_node(name, labels={"host": "x2999" if number == 19 else name}), slices_of(name))
+    cluster.put_claim(a_claim("c"))
+    cluster.put_pod(a_pod("p", ["c"], **mounts("data")))
+    turns = 0
+    placed = False
+    while not placed and turns < 10:
+        cluster.placer.absorb(cluster.now)
+        placed = any(isinstance(action, Allocate) for action in cluster.placer.step(cluster.now))
+        turns += 1
+    assert placed
+    assert turns == 3
 
 
 def test_a_long_node_affinity_is_looked_at_in_turns() -> None:
