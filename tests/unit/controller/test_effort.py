@@ -301,3 +301,20 @@ def test_a_long_node_affinity_is_looked_at_in_turns() -> None:
             break
     assert 3 <= len(turns) < 20
     assert max(turns) <= 800 * TURN_STEPS
+
+
+def test_of_many_pods_that_share_a_claim_some_are_asked_for_each_node() -> None:
+    def calls_of(sharers: int) -> int:
+        cluster = ModelCluster()
+        for number in range(5):
+            cluster.add_node(a_node(f"n{number}", cpu="1"), slices_of(f"n{number}"))
+        cluster.put_claim(a_claim("c"))
+        for number in range(sharers):
+            cluster.put_pod(a_pod(f"p{number:03}", ["c"], cpu="100m"))
+        cluster.placer.absorb(cluster.now)
+        with counted() as calls:
+            actions = cluster.placer.step(cluster.now)
+        assert any(isinstance(action, Allocate) for action in actions)
+        return calls.number
+
+    assert calls_of(200) <= 2 * calls_of(50)
